@@ -1,0 +1,68 @@
+# Each target makes its own environment if it is not there.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Two workers share two cores; TensorFlow starts once in each.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export CUDA_VISIBLE_DEVICES ?= -1
+export TF_ENABLE_ONEDNN_OPTS ?= 0
+
+.PHONY: demo test check lint types test-all test-floor wheel docs bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m stablekeras demo
+
+test: $(VENV)/.dev
+	$(PYTEST) -m "not slow"
+
+check: lint types test-all wheel test-floor
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+test-all: $(VENV)/.dev
+	$(PYTEST)
+
+# The wheel as a user gets it: installed alone, imported outside the checkout.
+wheel: $(VENV)/.dev
+	$(BIN)/python tests/wheel.py
+
+# The oldest Keras and TensorFlow that pyproject.toml admits.
+test-floor:
+	$(MAKE) VENV=.venv-floor FLOOR=1 .venv-floor/.dev
+	.venv-floor/bin/python -m pytest -n $(WORKERS) --dist loadfile -q \
+	    -m "not slow and not distributed" tests/unit tests/scenarios
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv .venv-* build dist site
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+ifdef FLOOR
+PINS := keras==3.12.0 tensorflow==2.19.0
+endif
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q -e ".[demo]" $(PINS)
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q -e ".[dev]" $(PINS)
+	touch $@
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q -e ".[dev,docs]" $(PINS)
+	touch $@

@@ -1,0 +1,1 @@
+"""Reading and writing TensorFlow graphs: the one room with private APIs."""

@@ -1,0 +1,1 @@
+"""Every public name of `keras.losses`, right to the last bits."""

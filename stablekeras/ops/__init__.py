@@ -1,0 +1,1 @@
+"""Elementary stable maths in the conventions of `keras.ops`."""

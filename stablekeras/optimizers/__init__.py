@@ -1,0 +1,1 @@
+"""`ClippedOptimizer` and its clipping rules."""

@@ -1,0 +1,1 @@
+"""Rewriting unstable formulas before they are differentiated."""

@@ -1,0 +1,1 @@
+"""The stages of a watched step: guard, replay, diagnose, report, recover."""
