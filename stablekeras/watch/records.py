@@ -117,9 +117,8 @@ class Diagnosis:
         if self.samples:
             shown = ", ".join(map(str, self.samples[:10]))
             more = len(self.samples) - 10
-            lines.append(
-                f"  samples  {shown}" + (f" and {more} more" if more > 0 else "")
-            )
+            tail = f" and {more} more" if more > 0 else ""
+            lines.append(f"  samples  {shown}{tail}")
         lines += [f"  input    {stats}" for stats in self.inputs]
         lines.append(f"  cause    {self.cause}")
         lines += [f"  because  {fact}" for fact in self.contributing]

@@ -1,0 +1,153 @@
+"""A recorded incident, run again in a new process."""
+
+import dataclasses
+import importlib
+
+import keras
+
+from stablekeras.errors import ReplayError
+from stablekeras.watch import bundle as bundles
+from stablekeras.watch import diagnose, replay
+
+__all__ = ["replay_bundle"]
+
+# Configurations may name classes of these packages only: naming a module
+# imports it, and importing runs code.
+_TRUSTED = ("keras", "stablekeras", "builtins")
+
+
+def replay_bundle(path, *, model=None):
+    """Runs the recorded step again and explains it.
+
+    Public as `stablekeras.replay`. Nothing in the folder is executed: the
+    model is built from its configuration with Keras' safe mode, and a
+    configuration may name only Keras' and stablekeras' classes and those
+    registered in this process.
+
+    Args:
+        path: The incident's folder.
+        model: Where the configuration is not enough (subclassed models,
+            functions of your own): a compiled model, a function that returns
+            one, or `"module:factory"` naming such a function.
+
+    Returns:
+        The `Diagnosis`. Its `location` is that of the recorded incident where
+        the same op is found and the user's own code is not part of the
+        replay.
+
+    Raises:
+        BundleError: If the folder is missing, damaged or unsafe.
+        ReplayError: If the model cannot be built or does not fit the record.
+    """
+    bundle = bundles.read(path)
+    built = _build(bundle, model)
+    _load_state(bundle, built)
+    trace = replay.replay_step(built, bundle.incident)
+    diagnosis = diagnose.explain(trace)
+    recorded = bundle.incident.diagnosis
+    if (
+        diagnosis.location is None
+        and recorded is not None
+        and (recorded.code, recorded.op_type, recorded.layer)
+        == (diagnosis.code, diagnosis.op_type, diagnosis.layer)
+    ):
+        diagnosis = dataclasses.replace(diagnosis, location=recorded.location)
+    return diagnosis
+
+
+def _build(bundle, model):
+    if isinstance(model, str):
+        module, _, name = model.partition(":")
+        if not module or not name:
+            raise ValueError(
+                "model must name a function as module:factory. Received: "
+                f"model={model!r}. Pass, say, train:build_model."
+            )
+        model = getattr(importlib.import_module(module), name)
+    if model is not None and not isinstance(model, keras.Model):
+        model = model()
+    if model is not None:
+        if not isinstance(model, keras.Model) or model.optimizer is None:
+            raise ReplayError(
+                "model must be a compiled keras.Model, or a function that "
+                f"returns one. Received: {type(model).__name__}. Compile it "
+                "as in training."
+            )
+        return model
+    if bundle.model is None:
+        raise ReplayError(
+            "The recorded model has no configuration. Received: "
+            f"{bundle.path} ({'; '.join(bundle.notes) or 'no reason noted'}). "
+            "Pass model=, or --model module:factory."
+        )
+    _refuse_untrusted(bundle.model)
+    try:
+        return keras.saving.deserialize_keras_object(
+            bundle.model, safe_mode=True
+        )
+    except Exception as e:
+        raise ReplayError(
+            "The recorded model must be buildable from its configuration. "
+            f"Received: {type(e).__name__}: {e} Pass model=, or --model "
+            "module:factory, naming the function that builds and compiles it."
+        ) from e
+
+
+def _refuse_untrusted(config):
+    """Raises where the configuration names a module that is not trusted."""
+    pending = [config]
+    registered = keras.saving.get_custom_objects()
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            module = item.get("module")
+            known = item.get("registered_name") in registered
+            if (
+                isinstance(module, str)
+                and module.split(".")[0] not in _TRUSTED
+                and not known
+            ) or item.get("class_name") == "__lambda__":
+                raise ReplayError(
+                    "A recorded model may name classes of Keras and "
+                    "stablekeras, and registered ones. Received: "
+                    f"{item.get('class_name')!r} of module {module!r}. Pass "
+                    "model=, or --model module:factory."
+                )
+            pending += item.values()
+        elif isinstance(item, list | tuple):
+            pending += item
+
+
+def _load_state(bundle, model):
+    if not bundle.state:
+        raise ReplayError(
+            "The record must hold the weights before the step. Received: "
+            f"{bundle.path} ({'; '.join(bundle.notes)}). Record it again with "
+            "a larger max_bytes."
+        )
+    own = bundle.state[: bundle.model_variables]
+    groups = [(model.variables, own)]
+    optimizer = model.optimizer
+    rest = bundle.state[bundle.model_variables :]
+    if rest:
+        optimizer.build(model.trainable_variables)
+        groups.append((optimizer.variables, rest))
+    for variables, recorded in groups:
+        shapes = [tuple(v.shape) for v in variables]
+        found = [value.shape for _, value in recorded]
+        if shapes != found:
+            raise ReplayError(
+                "The model's variables must have the recorded shapes. "
+                f"Received: {len(shapes)} variables, recorded {len(found)}"
+                f"{_first_difference(shapes, found)}. Pass the model that was "
+                "trained."
+            )
+        for variable, (_, value) in zip(variables, recorded, strict=True):
+            variable.assign(value)
+
+
+def _first_difference(shapes, found):
+    for index, pair in enumerate(zip(shapes, found, strict=False)):
+        if pair[0] != pair[1]:
+            return f", number {index} is {pair[0]}, recorded {pair[1]}"
+    return ""
