@@ -1,0 +1,1 @@
+"""A NaN on real data: shown, explained and cured."""
