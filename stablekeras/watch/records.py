@@ -11,59 +11,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["Diagnosis", "Incident", "TensorStats"]
+from stablekeras.graphs.statistics import TensorStats
 
-
-@dataclasses.dataclass(frozen=True)
-class TensorStats:
-    """What was measured of one float tensor.
-
-    Args:
-        name: The tensor's name in the traced step, `"head/Log:0"`.
-        shape: Its shape in that run.
-        dtype: Its dtype's name.
-        size: Number of entries.
-        nan: Number of NaN entries.
-        posinf: Number of +Inf entries.
-        neginf: Number of -Inf entries.
-        zeros: Number of entries equal to zero.
-        min: Smallest finite entry, or `None` without one.
-        max: Largest finite entry, or `None` without one.
-        rows: Indices along the first axis that hold a non-finite entry,
-            where that axis is the batch; else empty.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    size: int
-    nan: int = 0
-    posinf: int = 0
-    neginf: int = 0
-    zeros: int = 0
-    min: float | None = None
-    max: float | None = None
-    rows: tuple[int, ...] = ()
-
-    @property
-    def finite(self) -> int:
-        """Number of finite entries."""
-        return self.size - self.nan - self.posinf - self.neginf
-
-    def __str__(self) -> str:
-        shape = "x".join(map(str, self.shape)) or "scalar"
-        parts = [f"{self.name} {self.dtype} {shape}"]
-        if self.min is not None:
-            parts.append(f"finite in [{self.min:.6g}, {self.max:.6g}]")
-        for label, count in (
-            ("NaN", self.nan),
-            ("+Inf", self.posinf),
-            ("-Inf", self.neginf),
-            ("zero", self.zeros),
-        ):
-            if count:
-                parts.append(f"{count} {label} of {self.size}")
-        return ", ".join(parts)
+__all__ = ["Diagnosis", "Incident", "TensorStats", "Trace"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,3 +142,44 @@ class Incident:
     )
     logs: Mapping[str, float] = dataclasses.field(default_factory=dict)
     replica: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """One step or function, run again with every tensor measured.
+
+    Args:
+        execution: The `stablekeras.graphs.execution.Execution`: every op
+            that ran, its inputs and the statistics of what it gave.
+        losses: Name and reference of what was differentiated, or of the
+            results of a function that differentiates nothing.
+        gradients: Variable's path and reference of each gradient.
+        outputs: Name and reference of each result.
+        rows: Number of rows of the batch, or `None`.
+        arrays: Names of the batch's arrays, `"x"`, `"y"`, in flat order.
+        notes: What could not be run as it was in the failing step.
+        history: Loss and gradient norm of the last steps, oldest first.
+    """
+
+    execution: Any = dataclasses.field(repr=False)
+    losses: tuple[tuple[str, Any], ...] = ()
+    gradients: tuple[tuple[str, Any], ...] = ()
+    outputs: tuple[tuple[str, Any], ...] = ()
+    rows: int | None = None
+    arrays: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    history: tuple[Mapping[str, float], ...] = ()
+
+    @property
+    def tensors(self) -> tuple[TensorStats, ...]:
+        """Statistics of every float tensor, in the order they were made."""
+        return tuple(self.execution.tensors())
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether anything that a step hands on was not finite."""
+        refs = (*self.losses, *self.gradients, *self.outputs)
+        written = self.execution.writes
+        return self.execution.error is not None or any(
+            self.execution.is_bad(ref) for _, ref in (*refs, *written)
+        )
