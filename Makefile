@@ -4,12 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Two workers share two cores; TensorFlow starts once in each.
 WORKERS ?= 2
+# The release the torch lane runs; a range would fetch the newest CUDA build.
+TORCH ?= torch==2.13.0
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export CUDA_VISIBLE_DEVICES ?= -1
 export TF_ENABLE_ONEDNN_OPTS ?= 0
 
-.PHONY: demo test check lint types test-all test-floor wheel docs bench clean
+.PHONY: demo test check lint types test-all test-floor test-backends \
+    wheel docs bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m stablekeras demo
@@ -17,7 +20,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(PYTEST) -m "not slow"
 
-check: lint types test-all wheel test-floor
+check: lint types test-all wheel test-floor test-backends
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -38,6 +41,14 @@ test-floor:
 	$(MAKE) VENV=.venv-floor FLOOR=1 .venv-floor/.dev
 	.venv-floor/bin/python -m pytest -n $(WORKERS) --dist loadfile -q \
 	    -m "not slow and not distributed" tests/unit tests/scenarios
+
+# What needs no TensorFlow, on Keras' other backends.
+test-backends: .venv-backends/.dev
+	for backend in jax torch; do \
+	    KERAS_BACKEND=$$backend .venv-backends/bin/python -m pytest \
+	        -n $(WORKERS) --dist loadfile -q -m "backends and not slow" \
+	        tests || exit 1; \
+	done
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
@@ -61,6 +72,11 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q -e ".[dev]" $(PINS)
+	touch $@
+
+.venv-backends/.dev: pyproject.toml
+	$(PYTHON) -m venv .venv-backends
+	.venv-backends/bin/python -m pip install -q -e ".[dev]" jax $(TORCH)
 	touch $@
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python
