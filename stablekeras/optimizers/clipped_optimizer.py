@@ -1,0 +1,625 @@
+"""An optimizer that clips the true gradient and survives the bad one."""
+
+import keras
+from keras import ops
+
+from stablekeras.optimizers import backends
+from stablekeras.optimizers.gradients import Gradients, divided
+from stablekeras.optimizers.inner import (
+    Accumulation,
+    check_inner,
+    squares_gradients,
+)
+from stablekeras.optimizers.norms import dtype_of_norms
+from stablekeras.optimizers.rule import check_count
+from stablekeras.optimizers.rules import collect_rules
+from stablekeras.optimizers.tally import Tally
+
+__all__ = ["ClippedOptimizer"]
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+class ClippedOptimizer(keras.optimizers.Optimizer):
+    """Wraps an optimizer: clips the true gradient, skips the bad step.
+
+    The true gradient is what the inner optimizer would apply: summed over the
+    replicas, over duplicate rows and over the micro-batches of gradient
+    accumulation, and unscaled. If it is finite, it is clipped and applied. If
+    not, nothing changes, bit for bit: no weight, slot, iteration, learning
+    rate schedule, weight decay, moving average or accumulator. The rules'
+    statistics never see such a step.
+
+    A step also counts as not finite if its norm is beyond the dtype of the
+    norms (float32, float64 with float64 variables), or, for inner optimizers
+    that square the gradient, if a square would be infinite after clipping:
+    such a slot would turn the weight NaN, or freeze it, one step later.
+
+    With `gradient_accumulation_steps` in the inner optimizer, the clipped
+    gradient is the mean of the window. A bad micro-batch alone is left out,
+    as if it had not been in the data: the window waits for the next good one.
+
+    Mixed precision: `compile` puts a `LossScaleOptimizer` around this one by
+    itself, which then sees unscaled gradients.
+
+    Args:
+        inner_optimizer: A `keras.optimizers.Optimizer` without clipping of
+            its own. Attributes that only it has are read from it.
+        clip: A `ClippingRule` or a list of them, applied in order. `None`
+            for no clipping, only the skipping of bad steps.
+        global_clipnorm: Float. Short for `clip=GlobalNorm(global_clipnorm)`.
+        clipnorm: Float. Short for `clip=Norm(clipnorm)`.
+        clipvalue: Float. Short for `clip=Value(clipvalue)`.
+        nonfinite: `"skip"`, or `"raise"` to stop with `NonFiniteError`. In
+            eager execution it is raised from `apply`. A compiled step cannot
+            raise: it changes nothing from the bad step on, and `check`
+            raises, which `LogClipping` and `NaNWatch` call after each batch
+            and `fit` at its end.
+        max_consecutive_skips: Int or `None`. More skipped steps in a row than
+            this raise `TooManySkipsError` in the same way.
+        name: String. The name of the optimizer.
+
+    Raises:
+        TypeError: If `inner_optimizer` is not an optimizer, or `clip` not
+            made of rules.
+        ValueError: If the inner optimizer clips or is a wrapper itself, more
+            than one way to clip is given, or an argument is out of range.
+
+    Example:
+
+    >>> import keras, stablekeras
+    >>> optimizer = stablekeras.optimizers.ClippedOptimizer(
+    ...     keras.optimizers.SGD(1.0), global_clipnorm=1.0
+    ... )
+    >>> v = keras.Variable([0.0, 0.0])
+    >>> optimizer.apply([keras.ops.array([30.0, 40.0])], [v])
+    >>> v.numpy().round(4).tolist()
+    [-0.6..., -0.8...]
+    >>> optimizer.apply([keras.ops.array([float("nan"), 0.0])], [v])
+    >>> optimizer.report()["skipped"], optimizer.report()["grad_norm"]
+    (1, 50.0)
+
+    Reference: Pascanu, Mikolov and Bengio (2013), "On the difficulty of
+    training recurrent neural networks"; each rule names its own.
+    """
+
+    def __init__(
+        self,
+        inner_optimizer,
+        clip=None,
+        *,
+        global_clipnorm=None,
+        clipnorm=None,
+        clipvalue=None,
+        nonfinite="skip",
+        max_consecutive_skips=None,
+        name=None,
+    ):
+        rules = collect_rules(clip, global_clipnorm, clipnorm, clipvalue)
+        inner_optimizer = keras.optimizers.get(inner_optimizer)
+        settings = _settings(clip, global_clipnorm, clipnorm, clipvalue)
+        check_inner(inner_optimizer, settings)
+        if nonfinite not in ("skip", "raise"):
+            raise ValueError(
+                'nonfinite must be "skip" or "raise". '
+                f"Received: nonfinite={nonfinite!r}."
+            )
+        if max_consecutive_skips is not None:
+            max_consecutive_skips = check_count(
+                "max_consecutive_skips",
+                max_consecutive_skips,
+                "Pass None for no limit.",
+            )
+        # The learning rate is the inner optimizer's; a callable here keeps
+        # Keras from making a variable for it.
+        super().__init__(
+            learning_rate=_no_learning_rate,
+            global_clipnorm=global_clipnorm,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            name=name,
+        )
+        self.inner_optimizer = inner_optimizer
+        self.clip = clip
+        self.nonfinite = nonfinite
+        self.max_consecutive_skips = max_consecutive_skips
+        self._rules = rules
+        self._settings = settings
+        self._loss = None
+        self._unread = None
+
+    def build(self, variables):
+        """Creates the variables of the inner optimizer, the rules and ours.
+
+        Args:
+            variables: List of the trainable variables.
+        """
+        if self.built:
+            return
+        variables = list(variables)
+        # In a record, or Keras would take them for variables of its own.
+        self._known = _Known(variables)
+        self._dtype_of_norms = dtype_of_norms(variables)
+
+        def add_variable(shape, dtype=None, initializer="zeros", name=None):
+            return self.add_variable(
+                shape,
+                initializer=initializer,
+                dtype=dtype or self._dtype_of_norms,
+                aggregation="only_first_replica",
+                name=name,
+            )
+
+        self._tally = Tally(
+            variables,
+            add_variable,
+            stops_at_once=self.nonfinite == "raise",
+            max_consecutive_skips=self.max_consecutive_skips,
+        )
+        for rule in self._rules:
+            rule.build(variables, add_variable)
+        self.inner_optimizer.build(variables)
+        # A MultiOptimizer may choose its members only now.
+        check_inner(self.inner_optimizer, self._settings)
+        self._squares = squares_gradients(self.inner_optimizer)
+        self._accumulation = Accumulation.of(self.inner_optimizer, variables)
+        super().build(variables)
+        if self._unread is not None:
+            store, self._unread = self._unread, None
+            self.load_own_variables(store)
+
+    def apply(self, grads, trainable_variables=None):
+        """Clips and applies the gradients, or leaves everything as it is.
+
+        Args:
+            grads: List of gradients: tensors, `tf.IndexedSlices` or `None`.
+            trainable_variables: List of the variables, in the same order; by
+                default those the optimizer was built with.
+
+        Raises:
+            NonFiniteError: In eager execution with `nonfinite="raise"`, if a
+                gradient is not finite.
+            TooManySkipsError: In eager execution, after more than
+                `max_consecutive_skips` skipped steps in a row.
+        """
+        self.apply_if(None, grads, trainable_variables)
+
+    def apply_if(self, condition, grads, trainable_variables=None):
+        """Does what `apply` does, if a condition holds as well.
+
+        For those who have a reason of their own to skip a step, such as a
+        loss that is not finite: one decision, made in one place.
+
+        Args:
+            condition: Bool scalar; `None` means `True`. Must be the same on
+                all replicas.
+            grads: As in `apply`.
+            trainable_variables: As in `apply`.
+
+        Returns:
+            Bool scalar: whether the step was committed.
+
+        Raises:
+            NonFiniteError: As `apply`.
+            TooManySkipsError: As `apply`.
+        """
+        loss, self._loss = self._loss, None
+        grads = list(grads)
+        if trainable_variables is None:
+            if not self.built:
+                raise ValueError(
+                    "trainable_variables must be given to an optimizer that "
+                    "is not built. Call optimizer.build(trainable_variables) "
+                    "first."
+                )
+            variables = list(self._known.variables)
+            if len(grads) != len(variables):
+                raise ValueError(
+                    "There must be one gradient for each variable. Received: "
+                    f"{len(grads)} gradients for {len(variables)} variables. "
+                    "Pass None for a variable without a gradient."
+                )
+        else:
+            variables = list(trainable_variables)
+            if not self.built and variables:
+                with keras.name_scope(self.name):
+                    self.build(variables)
+        if all(g is None for g in grads):
+            # Nothing to clip; Keras has its own words for that.
+            self.inner_optimizer.apply(grads, variables)
+            return ops.ones((), "bool")
+        if loss is not None and not backends.usable_here(loss):
+            loss = None
+        accepted, arguments = self._plan(condition, grads, variables, loss)
+        backends.transact(accepted, self._commit, self._skip, arguments)
+        if self._tally.can_fail and backends.may_raise_here():
+            self.check()
+        return accepted
+
+    def _plan(self, condition, grads, variables, loss):
+        """Decides on the step; reads variables, changes none.
+
+        Returns:
+            `(accepted, arguments)`: a bool scalar, and what `_commit` and
+            `_skip` need, all of it as arguments: under a strategy each
+            replica must get its own.
+        """
+        places = self._places(variables)
+        grads, overwriting, loss, sound = self._true_gradients(
+            grads, variables, loss
+        )
+        tensors = [None] * len(self._known.variables)
+        for place, gradient in zip(places, grads, strict=True):
+            tensors[place] = gradient
+
+        is_update, micro = None, tensors
+        if self._accumulation is not None:
+            is_update = self._accumulation.is_last()
+            tensors = self._accumulation.mean(micro)
+        arriving = self._measure(tensors)
+        finite = ops.isfinite(arriving.norm)
+        if sound is not None:
+            finite = ops.logical_and(finite, sound)
+
+        gradients, memory = arriving, []
+        for rule in self._rules:
+            if rule.clips:
+                gradients, remembered = rule.clip(gradients)
+                memory += remembered
+        if is_update is not None:
+            memory = [(v, ops.where(is_update, x, v)) for v, x in memory]
+        survives = finite
+        if self._squares:
+            survives = ops.logical_and(
+                survives, ops.isfinite(ops.square(gradients.norm))
+            )
+        accepted = survives
+        if any(rule.vetoes for rule in self._rules):
+            norm = (
+                arriving.norm if micro is tensors else self._measure(micro).norm
+            )
+            for rule in self._rules:
+                if rule.vetoes:
+                    verdict, remembered = rule.accept(norm, loss)
+                    accepted = ops.logical_and(accepted, verdict)
+                    memory += remembered
+        if condition is not None:
+            accepted = ops.logical_and(accepted, condition)
+        if self._tally.can_fail:
+            accepted = ops.logical_and(
+                accepted, ops.logical_not(self._tally.has_failed())
+            )
+
+        pending = gradients.pending
+        if self._accumulation is not None:
+            pending = (
+                self._accumulation.hand_in(is_update, micro, gradients.tensors)
+                if self._rules
+                else micro,
+                None,
+            )
+        return accepted, (
+            variables,
+            overwriting,
+            pending,
+            memory,
+            (
+                arriving.norm,
+                gradients.norm,
+                arriving.tensor_norms,
+                gradients.tensor_norms,
+            ),
+            is_update,
+            survives,
+        )
+
+    def _commit(
+        self, variables, overwriting, pending, memory, measured, is_update, _
+    ):
+        """Applies the step; called in a replica context."""
+        tensors = backends.share_of_replica(divided(*pending))
+        grads = [
+            tensors[place] if value is None else value
+            for place, value in zip(
+                self._places(variables), overwriting, strict=True
+            )
+        ]
+        scale = self.inner_optimizer.loss_scale_factor
+        if scale is not None:
+            # The inner optimizer divides by it.
+            grads = [
+                g if g is None or value is not None else g * scale
+                for g, value in zip(grads, overwriting, strict=True)
+            ]
+        for variable, value in memory:
+            variable.assign(value)
+        before, after, each_before, each_after = measured
+        self._tally.write_commit(
+            before,
+            after,
+            ops.any(each_after < each_before),
+            ops.argmax(each_before),
+            is_update,
+        )
+        if is_update is not None and self._rules:
+            self._accumulation.empty(is_update)
+        super().iterations.assign_add(1)
+        self.inner_optimizer.apply(grads, trainable_variables=variables)
+
+    def _skip(self, _, __, ___, ____, measured, _____, survives):
+        """Counts the step; called in a replica context."""
+        self._tally.write_skip(super().iterations, survives, measured[2])
+
+    def _places(self, variables):
+        """Returns the places of variables among those we were built with."""
+        try:
+            return [self._get_variable_index(v) for v in variables]
+        except KeyError:
+            unknown = [getattr(v, "path", None) or v.name for v in variables]
+            raise ValueError(
+                "The optimizer can only be called for the variables it was "
+                f"built with. Received: {', '.join(unknown)}. Make a new "
+                "optimizer for a new set of variables."
+            ) from None
+
+    def _measure(self, tensors):
+        return Gradients(
+            tensors,
+            self._known.variables,
+            self._dtype_of_norms,
+            every_tensor=any(rule.every_tensor for rule in self._rules),
+        )
+
+    def _true_gradients(self, grads, variables, loss):
+        """Reduces and unscales the gradients, and sums duplicate rows.
+
+        Returns:
+            `(gradients, overwriting, loss, sound)`: gradients with `None` for
+            variables without one and for those that are overwritten by it;
+            the values that overwrite; the loss of the global batch; and
+            whether the values that overwrite are finite on all replicas,
+            `None` if there are none.
+        """
+        overwriting = [
+            g if getattr(v, "overwrite_with_gradient", False) else None
+            for g, v in zip(grads, variables, strict=True)
+        ]
+        values = [x for x in overwriting if x is not None]
+        unsound = (
+            ops.cast(
+                sum(
+                    ops.sum(ops.cast(~ops.isfinite(x), "int32")) for x in values
+                ),
+                "float32",
+            )
+            if values
+            else None
+        )
+        *grads, unsound, loss = backends.all_reduce(
+            [
+                g if value is None else None
+                for g, value in zip(grads, overwriting, strict=True)
+            ]
+            + [unsound, loss]
+        )
+        scale = self.inner_optimizer.loss_scale_factor
+        true = []
+        for g in grads:
+            if g is not None:
+                g = backends.sum_duplicates(g)
+                if scale is not None:
+                    g = backends.map_values(lambda x: x / scale, g)
+            true.append(g)
+        sound = None if unsound is None else ops.equal(unsound, 0.0)
+        return true, overwriting, loss, sound
+
+    def stateless_apply(self, optimizer_variables, grads, trainable_variables):
+        """Does what `apply` does without changing a variable, as JAX needs.
+
+        Args:
+            optimizer_variables: List of values of `variables`.
+            grads: As in `apply`.
+            trainable_variables: List of values of the trainable variables.
+
+        Returns:
+            `(trainable_variables, optimizer_variables)`: lists of new values.
+
+        Raises:
+            ValueError: If the optimizer is not built, or on TensorFlow.
+        """
+        if keras.backend.backend() == "tensorflow" or not self.built:
+            return super().stateless_apply(
+                optimizer_variables, grads, trainable_variables
+            )
+        known = self._known.variables
+        own = self.variables
+        mapping = [
+            *zip(known, trainable_variables, strict=True),
+            *zip(own, optimizer_variables, strict=True),
+        ]
+        with keras.StatelessScope(state_mapping=mapping):
+            accepted, arguments = self._plan(None, list(grads), known, None)
+
+        def run(function):
+            with keras.StatelessScope(state_mapping=mapping) as scope:
+                function(*arguments)
+            return (
+                [scope.get_current_value(v) for v in known],
+                [scope.get_current_value(v) for v in own],
+            )
+
+        return ops.cond(
+            accepted, lambda: run(self._commit), lambda: run(self._skip)
+        )
+
+    def report(self):
+        """Returns what was measured, clipped and skipped, as Python numbers.
+
+        Returns:
+            Dictionary: `grad_norm` and `update_norm`, the norm of the last
+            committed gradient before and after clipping; `clip_rate`, the
+            share of updates whose gradient was changed; `skipped` and
+            `consecutive_skips`; `worst_variable`, the path of the variable
+            with the largest share of `grad_norm`, `None` before any update.
+        """
+        if not self.built:
+            return Tally.blank_report()
+        return self._tally.report()
+
+    def check(self):
+        """Raises the error of a compiled step that could not raise it itself.
+
+        The error is raised once; after that the optimizer goes on.
+
+        Raises:
+            NonFiniteError: If a gradient was not finite, with
+                `nonfinite="raise"`.
+            TooManySkipsError: If more than `max_consecutive_skips` steps in a
+                row were skipped.
+        """
+        if self.built and self._tally.can_fail:
+            self._tally.check()
+
+    @property
+    def variables(self):
+        """List of our own variables, then those of the inner optimizer."""
+        return super().variables + self.inner_optimizer.variables
+
+    @property
+    def iterations(self):
+        """The inner optimizer's count of steps; skipped ones do not count."""
+        return self.inner_optimizer.iterations
+
+    @property
+    def learning_rate(self):
+        """The inner optimizer's learning rate; can be set."""
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        self.inner_optimizer.learning_rate = learning_rate
+
+    @property
+    def loss_scale_factor(self):
+        """The inner optimizer's fixed loss scale; can be set."""
+        return getattr(self._inner(), "loss_scale_factor", None)
+
+    @loss_scale_factor.setter
+    def loss_scale_factor(self, loss_scale_factor):
+        # Keras sets it before there is an inner optimizer.
+        if self._inner() is not None:
+            self._inner().loss_scale_factor = loss_scale_factor
+
+    def scale_loss(self, loss):
+        """Scales the loss as the inner optimizer does, and looks at it."""
+        if any(rule.vetoes for rule in self._rules):
+            self._loss = loss
+        return self.inner_optimizer.scale_loss(loss)
+
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        """Excludes variables from the inner optimizer's weight decay.
+
+        Args:
+            var_list: List of variables.
+            var_names: List of strings, parts of names.
+        """
+        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
+
+    def finalize_variable_values(self, var_list):
+        """Ends a training: raises what is to be raised, writes averages.
+
+        Args:
+            var_list: List of the model's variables.
+        """
+        self.check()
+        self.inner_optimizer.finalize_variable_values(var_list)
+
+    def set_weights(self, weights):
+        """Sets the values of all `variables`.
+
+        Args:
+            weights: List of arrays, in the order of `variables`.
+        """
+        if not self.built or len(weights) != len(self.variables):
+            raise ValueError(
+                "weights must match the variables of a built optimizer. "
+                f"Received: {len(weights)} weights for {len(self.variables)} "
+                "variables. Call optimizer.build(trainable_variables) first."
+            )
+        for variable, weight in zip(self.variables, weights, strict=True):
+            variable.assign(weight)
+
+    def load_own_variables(self, store):
+        """Loads what was saved; an unbuilt optimizer keeps it until built.
+
+        Args:
+            store: Mapping from `"0"`, `"1"`, … to arrays.
+        """
+        if not self.built and len(store) > 0:
+            self._unread = {name: store[name][()] for name in store}
+            return
+        super().load_own_variables(store)
+
+    def get_config(self):
+        """Returns the arguments of the constructor."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "inner_optimizer": serialize(self.inner_optimizer),
+            "clip": serialize(self.clip),
+            "global_clipnorm": self.global_clipnorm,
+            "clipnorm": self.clipnorm,
+            "clipvalue": self.clipvalue,
+            "nonfinite": self.nonfinite,
+            "max_consecutive_skips": self.max_consecutive_skips,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Creates an optimizer from what `get_config` returned.
+
+        Args:
+            config: Dictionary.
+            custom_objects: Dictionary from names to classes of your own.
+        """
+        config = dict(config)
+        for name in ("inner_optimizer", "clip"):
+            config[name] = keras.saving.deserialize_keras_object(
+                config.get(name), custom_objects=custom_objects
+            )
+        return cls(**config)
+
+    def _inner(self):
+        return self.__dict__.get("inner_optimizer")
+
+    def __getattr__(self, name):
+        # Hyperparameters and slots of the inner optimizer, for callbacks that
+        # look one level deep. TensorFlow keeps its own books under _self_.
+        inner = self.__dict__.get("inner_optimizer")
+        if inner is None or name.startswith(("__", "_self_")):
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}"
+            )
+        return getattr(inner, name)
+
+
+class _Known:
+    """The variables an optimizer was built with."""
+
+    def __init__(self, variables):
+        self.variables = variables
+
+
+def _no_learning_rate():
+    return 0.0
+
+
+def _settings(clip, global_clipnorm, clipnorm, clipvalue):
+    """Returns how the wrapper clips, in words for an error."""
+    given = {
+        "clip": clip,
+        "global_clipnorm": global_clipnorm,
+        "clipnorm": clipnorm,
+        "clipvalue": clipvalue,
+    }
+    named = [f"{name}={x!r}" for name, x in given.items() if x is not None]
+    return ", ".join(named) or "no clipping"

@@ -1,0 +1,91 @@
+"""Norms that neither overflow nor underflow, at the price of a plain one.
+
+A plain norm squares its entries: in float32 it is infinite from 1.8e19 on and
+0 below 1e-22, although the norm itself is an ordinary number. Here the plain
+sums of squares are taken first, one pass over the gradients. Only if their
+total is out of the safe range are the gradients divided by their largest
+magnitude and summed again, so that a healthy step never pays for that.
+"""
+
+import keras
+from keras import ops
+
+from stablekeras.optimizers import backends
+
+__all__ = ["dtype_of_norms", "euclidean", "sum_of_squares", "tensor_norms"]
+
+
+def sum_of_squares(x, dtype):
+    """Computes the plain sum of the squares of a tensor, in `dtype`."""
+    x = ops.cast(backends.values_of(x), dtype)
+    return backends.sum_of_squares(ops.reshape(x, (-1,)))
+
+
+def euclidean(norms):
+    """Computes `sqrt(sum(norms**2))` for a vector, without over- or underflow.
+
+    Args:
+        norms: Vector of non-negative numbers; NaN and Inf stay what they are.
+
+    Returns:
+        Scalar of the dtype of `norms`.
+    """
+    largest = ops.max(norms)
+    scale = ops.where(largest > 0, largest, ops.ones_like(largest))
+    return scale * ops.sqrt(ops.sum(ops.square(norms / scale)))
+
+
+def tensor_norms(tensors, dtype, every_tensor=False):
+    """Computes the norm of each tensor and the norm of all of them together.
+
+    Args:
+        tensors: List of tensors; `None` counts as a tensor of norm 0.
+        dtype: `"float32"` or `"float64"`, in which the norms are computed.
+        every_tensor: Whether a single small tensor among large ones must have
+            an accurate norm too. Without it, its entries may underflow as long
+            as that does not show in the norm of all.
+
+    Returns:
+        `(norms, norm)`: a vector with one entry for each tensor, and a scalar.
+        Both are finite exactly if every entry is finite and the norm itself
+        can be represented in `dtype`.
+    """
+    zero = ops.zeros((), dtype)
+    squares = ops.stack(
+        [zero if x is None else sum_of_squares(x, dtype) for x in tensors]
+    )
+    total = ops.sum(squares)
+    # Below this, squares that underflowed could be seen in the result.
+    smallest = 1e-140 if dtype == "float64" else 1e-20
+    lowest = ops.min(squares) if every_tensor else total
+    ordinary = ops.logical_and(lowest >= smallest, ops.isfinite(total))
+
+    def scaled():
+        norms = ops.stack(
+            [zero if x is None else _scaled_norm(x, dtype) for x in tensors]
+        )
+        return norms, euclidean(norms)
+
+    return backends.cond(
+        ordinary, lambda: (ops.sqrt(squares), ops.sqrt(total)), scaled
+    )
+
+
+def _scaled_norm(x, dtype):
+    """Computes a norm after division by the largest magnitude.
+
+    `max` may ignore a NaN, but then the NaN is still in the quotient; and an
+    Inf gives Inf/Inf there. So the norm is finite only if all entries are.
+    """
+    x = ops.cast(backends.values_of(x), dtype)
+    if 0 in x.shape:
+        return ops.zeros((), dtype)
+    largest = ops.max(ops.abs(x))
+    scale = ops.where(largest > 0, largest, ops.ones_like(largest))
+    return scale * ops.sqrt(sum_of_squares(x / scale, dtype))
+
+
+def dtype_of_norms(variables):
+    """Returns the dtype in which the norms of these variables are computed."""
+    dtypes = {keras.backend.standardize_dtype(v.dtype) for v in variables}
+    return "float64" if "float64" in dtypes else "float32"

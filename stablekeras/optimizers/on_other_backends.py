@@ -1,0 +1,70 @@
+"""The backend interface on JAX, torch and whatever Keras brings next.
+
+Gradients are plain dense tensors there, and a data-parallel program sees the
+gradient of the global batch already.
+"""
+
+from keras import ops
+
+__all__ = [
+    "all_reduce",
+    "cond",
+    "may_raise_here",
+    "map_values",
+    "share_of_replica",
+    "sum_duplicates",
+    "sum_of_squares",
+    "transact",
+    "usable_here",
+    "values_of",
+]
+
+cond = ops.cond
+
+
+def all_reduce(tensors):
+    """Returns the tensors: there is one replica."""
+    return tensors
+
+
+def share_of_replica(tensors):
+    """Returns the tensors: there is one replica."""
+    return tensors
+
+
+def values_of(x):
+    """Returns the tensor itself."""
+    return x
+
+
+def map_values(function, x):
+    """Applies `function` to a tensor."""
+    return function(x)
+
+
+def sum_duplicates(x):
+    """Returns a dense tensor; JAX has its own sparse class."""
+    return ops.convert_to_tensor(x, sparse=False)
+
+
+def sum_of_squares(x):
+    """Computes the sum of the squares of a vector."""
+    return ops.sum(ops.square(x))
+
+
+def may_raise_here():
+    """Whether an error raised by Python now ends the step at hand."""
+    return True
+
+
+def usable_here(x):
+    """Whether a tensor kept from an earlier call may be used here.
+
+    A value kept from inside a JAX transformation may not.
+    """
+    return not type(x).__module__.startswith("jax")
+
+
+def transact(condition, commit, skip, arguments):
+    """Calls `commit(*arguments)` if the condition holds, else `skip`."""
+    (commit if bool(condition) else skip)(*arguments)

@@ -1,0 +1,125 @@
+"""The backend interface on TensorFlow: sparse gradients, graphs, replicas."""
+
+import tensorflow as tf
+
+__all__ = [
+    "all_reduce",
+    "cond",
+    "may_raise_here",
+    "map_values",
+    "share_of_replica",
+    "sum_duplicates",
+    "sum_of_squares",
+    "transact",
+    "usable_here",
+    "values_of",
+]
+
+cond = tf.cond
+
+
+def may_raise_here():
+    """Whether an error raised by Python now ends the step at hand."""
+    return tf.executing_eagerly() and _several_replicas() is None
+
+
+def values_of(x):
+    """Returns the values of an `IndexedSlices`, or the tensor itself."""
+    return x.values if isinstance(x, tf.IndexedSlices) else x
+
+
+def map_values(function, x):
+    """Applies `function` to a tensor, or to the values of an `IndexedSlices`.
+
+    The function must map 0 to 0, or rows that are absent would be wrong.
+    """
+    if isinstance(x, tf.IndexedSlices):
+        return tf.IndexedSlices(function(x.values), x.indices, x.dense_shape)
+    return function(x)
+
+
+def sum_duplicates(x):
+    """Adds up the rows of an `IndexedSlices` that have the same index.
+
+    A row looked up twice in a batch arrives as two rows, whose sum is the
+    gradient; its norm is not that of the two.
+    """
+    if not isinstance(x, tf.IndexedSlices):
+        return tf.convert_to_tensor(x)
+    indices, position = tf.unique(tf.convert_to_tensor(x.indices))
+    values = tf.math.unsorted_segment_sum(x.values, position, tf.size(indices))
+    return tf.IndexedSlices(values, indices, x.dense_shape)
+
+
+def sum_of_squares(x):
+    """Computes the sum of the squares of a vector, in one fused pass."""
+    return 2.0 * tf.nn.l2_loss(x)
+
+
+def usable_here(x):
+    """Whether a tensor kept from an earlier call belongs to this graph."""
+    if tf.executing_eagerly():
+        return isinstance(x, tf.__internal__.EagerTensor)
+    return getattr(x, "graph", None) is tf.compat.v1.get_default_graph()
+
+
+def _several_replicas():
+    context = tf.distribute.get_replica_context()
+    return context if context and context.num_replicas_in_sync > 1 else None
+
+
+def all_reduce(tensors):
+    """Sums each tensor over the replicas; `None` stays `None`."""
+    context = _several_replicas()
+    present = [x for x in tensors if x is not None]
+    if context is None or not present:
+        return tensors
+    reduced = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, present))
+    return [None if x is None else next(reduced) for x in tensors]
+
+
+def share_of_replica(tensors):
+    """Splits reduced tensors so that their sum over replicas is right again.
+
+    The inner optimizer will sum what it gets over the replicas. The first
+    replica hands in everything and the others zeros, which is exact for any
+    number of replicas and keeps the rows of an `IndexedSlices` unique.
+    """
+    context = _several_replicas()
+    if context is None:
+        return tensors
+    first = tf.equal(context.replica_id_in_sync_group, 0)
+
+    def share(x):
+        if isinstance(x, tf.IndexedSlices):
+            rows = tf.shape(x.indices)[0] * tf.cast(first, tf.int32)
+            return tf.IndexedSlices(
+                x.values[:rows], x.indices[:rows], x.dense_shape
+            )
+        return tf.where(first, x, tf.zeros_like(x))
+
+    return [None if x is None else share(x) for x in tensors]
+
+
+def transact(condition, commit, skip, arguments):
+    """Calls `commit(*arguments)` if the condition holds, else `skip`.
+
+    Both change variables and return nothing. Under a strategy that merges its
+    replicas for an update, a conditional must stand outside of them: a branch
+    inside of a replica could not wait for the others. The condition must be
+    the same on all replicas.
+    """
+    if tf.__internal__.distribute.strategy_supports_no_merge_call():
+        tf.cond(condition, lambda: commit(*arguments), lambda: skip(*arguments))
+        return
+
+    def merged(strategy, condition, *arguments):
+        def on_each(function):
+            strategy.extended.call_for_each_replica(function, args=arguments)
+
+        decided = strategy.experimental_local_results(condition)[0]
+        tf.cond(decided, lambda: on_each(commit), lambda: on_each(skip))
+
+    tf.distribute.get_replica_context().merge_call(
+        merged, args=(condition, *arguments)
+    )
