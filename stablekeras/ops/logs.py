@@ -1,86 +1,196 @@
 """Logarithms whose argument may be zero, tiny or near one."""
 
+import math
+
+import keras
 from keras import ops as kops
 
-from stablekeras.ops.gradient import with_derivative
+from stablekeras.ops.elementary import expm1_kernel, log1p_kernel, twice_atanh
+from stablekeras.ops.gradient import with_derivative, with_derivatives
 from stablekeras.ops.precision import (
+    answered,
     compute_dtype,
     finfo,
-    result_dtype,
-    stable,
     to_compute,
 )
+from stablekeras.ops.symbolic import stable
 
 __all__ = [
     "clamped_log",
     "entropy",
     "log1mexp",
+    "log_sub_exp",
+    "logaddexp",
     "xlog1py",
     "xlogy",
 ]
 
+_LN2 = math.log(2.0)
+
 
 @stable
 def clamped_log(x, floor=None):
-    """Computes `log(max(x, floor))`, which still learns below the floor.
-
-    The gradient is `1 / max(x, floor)`, not zero, below the floor.
-    `floor` defaults to the square of the epsilon of the compute dtype.
-    """
-    if floor is None:
-        floor = finfo(compute_dtype(result_dtype(x))).eps ** 2
+    """Compute `log(max(x, floor))`, which still learns below the floor."""
     dtype, (x,) = to_compute(x)
+    if floor is None:
+        floor = finfo(compute_dtype(dtype)).eps ** 2
+    # A 16-bit gradient cannot hold 1 / floor; its largest number serves.
+    steepest = min(1 / floor, finfo(dtype).max)
 
     def value(p):
         return kops.log(kops.maximum(p, floor))
 
     def slope(p):
-        return 1 / kops.maximum(p, floor)
+        return kops.minimum(1 / kops.maximum(p, floor), steepest)
 
     return kops.cast(with_derivative(value, slope)(x), dtype)
 
 
-LN2 = 0.6931471805599453
-
-
 def _log1mexp_value(x):
-    near = x < LN2
-    far = kops.log1p(-kops.exp(-kops.where(near, LN2, x)))
-    close = kops.log(-kops.expm1(-kops.where(near, x, LN2)))
-    return kops.where(near, close, far)
+    near = x < _LN2
+    # log(1 - e) = -2 atanh(e / (2 - e)), for e = exp(-x) <= 1/2
+    e = kops.exp(-kops.where(near, _LN2, x))
+    far = -twice_atanh(e / (2 - e))
+    y = kops.where(near, x, _LN2)
+    return kops.where(near, kops.log(-expm1_kernel(-y)), far)
 
 
-log1mexp_kernel = with_derivative(_log1mexp_value, lambda x: 1 / kops.expm1(x))
+def _log1mexp_slope(x):
+    return 1 / expm1_kernel(x)
+
+
+log1mexp_kernel = with_derivative(
+    _log1mexp_value, _log1mexp_slope, singular=True
+)
 
 
 @stable
 def log1mexp(x):
-    """Computes `log(1 - exp(-x))` for `x >= 0`."""
-    dtype, (x,) = to_compute(x)
-    return kops.cast(log1mexp_kernel(x), dtype)
+    """Compute `log(1 - exp(-x))` for `x >= 0`."""
+    return answered(log1mexp_kernel, x)
+
+
+def _log_sub_exp_value(x, y):
+    d = x - y
+    # Two equal infinities differ by nothing.
+    d = kops.where(kops.equal(x, y), kops.zeros_like(d), d)
+    d = kops.where(kops.equal(y, -math.inf), math.inf, d)
+    return x + log1mexp_kernel(d)
+
+
+log_sub_exp_kernel = with_derivatives(
+    _log_sub_exp_value,
+    lambda x, y: -1 / expm1_kernel(y - x),
+    lambda x, y: -1 / expm1_kernel(x - y),
+)
+
+
+@stable
+def log_sub_exp(x1, x2):
+    """Compute `log(exp(x1) - exp(x2))` for `x1 >= x2`."""
+    return answered(log_sub_exp_kernel, x1, x2)
+
+
+def _difference(x, y):
+    """Compute `x - y`, 0 for equal infinities."""
+    same = kops.equal(x, y)
+    return kops.where(same, 0.0, x - kops.where(same, 0.0, y))
+
+
+def _logaddexp_value(x, y):
+    high = kops.maximum(x, y)
+    e = kops.exp(-kops.abs(_difference(x, y)))
+    # log(1 + e) in two pieces: the sum with `high` may cancel, so the second
+    # piece is kept small. 2 atanh(s) = log((1 + s) / (1 - s)).
+    large = e > 0.4
+    s = kops.where(large, (e - 1) / (e + 3), e / (e + 2))
+    return kops.where(large, high + _LN2, high) + twice_atanh(s)
+
+
+def _first_share(x, y):
+    # exp(x) / (exp(x) + exp(y)) = sigmoid(x - y)
+    from stablekeras.ops.sigmoids import sigmoid_kernel
+
+    return sigmoid_kernel(_difference(x, y))
+
+
+logaddexp_kernel = with_derivatives(
+    _logaddexp_value, _first_share, lambda x, y: _first_share(y, x)
+)
+
+
+@stable
+def logaddexp(x1, x2):
+    """Compute `log(exp(x1) + exp(x2))`."""
+    return answered(logaddexp_kernel, x1, x2)
+
+
+def _without_zero(x, y, safe):
+    """Return `y`, or `safe` where `x` is 0, and whether it was."""
+    zero = kops.logical_and(kops.equal(x, 0), kops.logical_not(kops.isnan(y)))
+    return kops.where(zero, safe, y), zero
+
+
+def _lowest_log(y):
+    """Compute `log(y)`, and at 0 that of the smallest normal number."""
+    tiny = finfo(keras.backend.standardize_dtype(y.dtype)).tiny
+    return kops.log(kops.where(kops.equal(y, 0), tiny, y))
+
+
+def _xlogy_value(x, y):
+    y, zero = _without_zero(x, y, 1.0)
+    return kops.where(zero, 0.0, x * kops.log(y))
+
+
+def _ratio(x, y):
+    y, zero = _without_zero(x, y, 1.0)
+    return kops.where(zero, 0.0, x / y)
+
+
+xlogy_kernel = with_derivatives(
+    _xlogy_value, lambda x, y: _lowest_log(y), _ratio
+)
 
 
 @stable
 def xlogy(x1, x2):
-    """Computes `x1 * log(x2)`, 0 where `x1 == 0`."""
-    dtype, (x, y) = to_compute(x1, x2)
-    x, y = x + kops.zeros_like(y), y + kops.zeros_like(x)
-    zero = kops.logical_and(kops.equal(x, 0), kops.logical_not(kops.isnan(y)))
-    log = kops.log(kops.where(zero, 1.0, y))
-    return kops.cast(kops.where(zero, 0.0, x * log), dtype)
+    """Compute `x1 * log(x2)`, 0 where `x1 == 0`."""
+    return answered(xlogy_kernel, x1, x2)
+
+
+def _xlog1py_value(x, y):
+    y, zero = _without_zero(x, y, 0.0)
+    return kops.where(zero, 0.0, x * log1p_kernel(y))
+
+
+def _lowest_log1p(x, y):
+    eps = finfo(keras.backend.standardize_dtype(y.dtype)).eps
+    return log1p_kernel(kops.where(kops.equal(y, -1), eps / 2 - 1, y))
+
+
+xlog1py_kernel = with_derivatives(
+    _xlog1py_value, _lowest_log1p, lambda x, y: _ratio(x, 1 + y)
+)
 
 
 @stable
 def xlog1py(x1, x2):
-    """Computes `x1 * log1p(x2)`, 0 where `x1 == 0`."""
-    dtype, (x, y) = to_compute(x1, x2)
-    x, y = x + kops.zeros_like(y), y + kops.zeros_like(x)
-    zero = kops.logical_and(kops.equal(x, 0), kops.logical_not(kops.isnan(y)))
-    log = kops.log1p(kops.where(zero, 0.0, y))
-    return kops.cast(kops.where(zero, 0.0, x * log), dtype)
+    """Compute `x1 * log1p(x2)`, 0 where `x1 == 0`."""
+    return answered(xlog1py_kernel, x1, x2)
+
+
+def _surprise_value(p):
+    q, zero = _without_zero(p, p, 1.0)
+    return kops.where(zero, 0.0, -p * kops.log(q))
+
+
+surprise_kernel = with_derivative(
+    _surprise_value, lambda p: -1 - _lowest_log(p)
+)
 
 
 @stable
 def entropy(p, axis=-1):
-    """Computes `-sum(p * log(p))` along `axis`."""
-    return -kops.sum(xlogy(p, p), axis=axis)
+    """Compute `-sum(p * log(p))` along `axis`."""
+    dtype, (p,) = to_compute(p)
+    return kops.cast(kops.sum(surprise_kernel(p), axis=axis), dtype)

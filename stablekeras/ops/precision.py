@@ -1,17 +1,20 @@
-"""Which dtype a function computes in, and which it answers in.
+"""In which dtype a function computes, and in which it answers.
 
-A function answers in the dtype Keras would give it. It computes in float64
-for float64 and in float32 for everything else, so that a 16-bit result is
-rounded once, at the end.
+A function answers in the dtype that Keras would give it. It computes in
+float64 for float64 and in float32 for everything else, so that a 16-bit
+result is rounded once, at the end.
 """
-
-import functools
-import inspect
 
 import keras
 from keras import ops as kops
 
-__all__ = ["compute_dtype", "finfo", "result_dtype", "stable"]
+__all__ = [
+    "answered",
+    "compute_dtype",
+    "finfo",
+    "result_dtype",
+    "to_compute",
+]
 
 _LIMITS = {
     # dtype: (eps, smallest normal, largest)
@@ -21,96 +24,79 @@ _LIMITS = {
     "float64": (2.0**-52, 2.0**-1022, (2 - 2.0**-52) * 2.0**1023),
 }
 
+# Weakly typed: they follow the tensors they meet.
+_SCALARS = (bool, int, float)
 
-class finfo:  # noqa: N801 - named as in NumPy, which lacks bfloat16
-    """Limits of a floating dtype, bfloat16 included.
+
+class finfo:
+    """Limits of a floating dtype; unlike NumPy's it knows bfloat16.
 
     Args:
         dtype: `"float16"`, `"bfloat16"`, `"float32"` or `"float64"`.
 
     Raises:
         TypeError: If `dtype` is not one of these.
+
+    Example:
+    >>> finfo("float16").max
+    65504.0
     """
 
     def __init__(self, dtype):
-        try:
-            self.eps, self.tiny, self.max = _LIMITS[dtype]
-        except KeyError:
+        name = keras.backend.standardize_dtype(dtype)
+        if name not in _LIMITS:
             raise TypeError(
-                "dtype must be a floating type. "
-                f"Received: dtype={dtype!r}. "
+                f"dtype must be a floating type. Received: dtype={dtype!r}. "
                 f"Use one of {', '.join(_LIMITS)}."
-            ) from None
+            )
+        self.eps, self.tiny, self.max = _LIMITS[name]
 
 
 def result_dtype(*xs):
-    """Returns the floating dtype Keras gives a function of `xs`."""
+    """Return the floating dtype that Keras gives a function of `xs`.
+
+    Raises:
+        TypeError: If one of them is complex.
+    """
     dtypes = [
         type(x) if isinstance(x, _SCALARS) else _tensor(x).dtype for x in xs
     ]
-    return keras.backend.result_type(*dtypes, float)
-
-
-_SCALARS = (bool, int, float)  # weakly typed: they follow the tensors
-
-
-def _tensor(x):
-    return x if hasattr(x, "dtype") else kops.convert_to_tensor(x)
+    dtype = keras.backend.result_type(*dtypes, float)
+    if dtype not in _LIMITS:
+        raise TypeError(
+            f"Inputs must be real numbers. Received: dtype={dtype!r}. "
+            "Pass the real and imaginary parts separately."
+        )
+    return dtype
 
 
 def compute_dtype(dtype):
-    """Returns `"float64"` for float64 and `"float32"` for all others."""
+    """Return `"float64"` for float64 and `"float32"` for all others."""
     return "float64" if dtype == "float64" else "float32"
 
 
-class _Symbolic(keras.Operation):
-    """One call of a function of this package on symbolic tensors."""
-
-    def __init__(self, function, arguments=None, name=None):
-        super().__init__(name=name)
-        self.function = function
-        self.arguments = arguments or {}
-
-    def call(self, *tensors):
-        return self.function(*tensors, **self.arguments)
-
-
-def stable(function):
-    """Lets a function of tensors accept symbolic Keras tensors as well.
-
-    The leading positional parameters without default are its tensors.
-    """
-    parameters = inspect.signature(function).parameters.values()
-    tensors = [p.name for p in parameters if p.default is p.empty]
-
-    @functools.wraps(function)
-    def wrapper(*args, **kwargs):
-        symbolic = any(
-            isinstance(x, keras.KerasTensor) for x in (*args, *kwargs.values())
-        )
-        if not symbolic:
-            return function(*args, **kwargs)
-        bound = inspect.signature(function).bind(*args, **kwargs)
-        inputs = [bound.arguments.pop(name) for name in tensors]
-        return _Symbolic(wrapper, bound.arguments)(*inputs)
-
-    return wrapper
-
-
 def to_compute(*xs):
-    """Converts `xs` to tensors of one compute dtype.
+    """Convert `xs` to tensors of one compute dtype.
 
     Returns:
         `(dtype, tensors)`: the dtype of the answer and the converted tensors.
     """
-    xs = [
-        x if isinstance(x, _SCALARS) else kops.convert_to_tensor(x) for x in xs
-    ]
+    xs = [x if isinstance(x, _SCALARS) else _tensor(x) for x in xs]
     dtype = result_dtype(*xs)
     work = compute_dtype(dtype)
     return dtype, [
         kops.convert_to_tensor(x, work)
         if isinstance(x, _SCALARS)
-        else kops.cast(x, work)
+        else kops.cast(kops.convert_to_tensor(x), work)
         for x in xs
     ]
+
+
+def answered(kernel, *xs):
+    """Apply an elementwise `kernel` in compute precision; round once."""
+    dtype, tensors = to_compute(*xs)
+    return kops.cast(kernel(*tensors), dtype)
+
+
+def _tensor(x):
+    return x if hasattr(x, "dtype") else kops.convert_to_tensor(x)

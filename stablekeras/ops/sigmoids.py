@@ -1,62 +1,51 @@
 """The logistic family: sigmoid, its logarithm, softplus, log-cosh, logit.
 
-With `e = exp(-|x|)`, never larger than 1, no branch overflows.
+All are written in `e = exp(-|x|)`, which is never larger than 1, so that no
+branch overflows.
 """
 
 import math
 
 from keras import ops as kops
 
+from stablekeras.ops.elementary import (
+    expm1_kernel,
+    horner,
+    tanh_kernel,
+    terms,
+    twice_atanh,
+)
 from stablekeras.ops.gradient import with_derivative
-from stablekeras.ops.precision import stable, to_compute
+from stablekeras.ops.precision import answered
+from stablekeras.ops.symbolic import stable
 
 __all__ = [
     "log_cosh",
     "log_sigmoid",
+    "log_sigmoid_kernel",
     "logit",
     "sigmoid",
     "softplus",
     "softplus_inverse",
-    "tanh",
 ]
 
 
 def _sigmoid_value(x):
     e = kops.exp(-kops.abs(x))
-    return kops.where(x >= 0, 1 / (1 + e), e / (1 + e))
+    return kops.where(x < 0, e, kops.ones_like(e)) / (1 + e)
 
 
-def _sigmoid_second(x):
-    # s'(1 - 2s), with 1 - 2s = -tanh(x / 2)
-    return -_sigmoid_slope_value(x) * tanh_kernel(0.5 * x)
-
-
-def _sigmoid_slope_value(x):
+def _slope_value(x):
     e = kops.exp(-kops.abs(x))
     return e / kops.square(1 + e)
 
 
-def _tanh_value(x):
-    a = kops.abs(x)
-    small = a < 0.55
-    e = kops.exp(-2 * a)
-    large = kops.sign(x) * (1 - 2 * (e / (1 + e)))
-    large = kops.where(kops.isnan(x), x, large)
-    return kops.where(small, kops.tanh(kops.where(small, x, 0.0)), large)
+def _second(x):
+    # s'(1 - 2s), with 1 - 2s = -tanh(x / 2)
+    return -_slope_value(x) * tanh_kernel(0.5 * x)
 
 
-def _sech2_value(x):
-    e = kops.exp(-2 * kops.abs(x))
-    return 4 * (e / kops.square(1 + e))
-
-
-def _sech2_slope(x):
-    return -2 * tanh_kernel(x) * sech2_kernel(x)
-
-
-tanh_kernel = with_derivative(_tanh_value, lambda x: sech2_kernel(x))
-sech2_kernel = with_derivative(_sech2_value, _sech2_slope)
-sigmoid_slope = with_derivative(_sigmoid_slope_value, _sigmoid_second)
+sigmoid_slope = with_derivative(_slope_value, _second)
 sigmoid_kernel = with_derivative(_sigmoid_value, sigmoid_slope)
 
 
@@ -68,83 +57,96 @@ softplus_kernel = with_derivative(_softplus_value, sigmoid_kernel)
 
 
 def log_sigmoid_kernel(x):
+    """Compute `log(sigmoid(x))` of a tensor in compute precision."""
     return -softplus_kernel(-x)
+
+
+# sinh(h) = h + h**3 / 3! + ...
+_SINH = [1 / math.factorial(2 * k + 1) for k in range(9)]
 
 
 def _log_cosh_value(x):
     a = kops.abs(x)
-    small = a < 1
-    t = kops.expm1(kops.where(small, a, 0.0))
-    near = kops.log1p(0.5 * t * (t / (1 + t)))
-    far = kops.log1p(kops.exp(-2 * a)) - math.log(2.0) + a
-    return kops.where(small, near, far)
+    near = a < 1
+    # cosh(x) = 1 + 2 sinh(x / 2)**2
+    h = kops.where(near, 0.5 * a, 0.0)
+    z = h * h
+    s = h + h * (z * horner(_SINH[1 : terms(x, 4, 8)], z))
+    small = kops.log1p(2 * s * s)
+    large = (a - math.log(2.0)) + kops.log1p(kops.exp(-2 * a))
+    return kops.where(near, small, large)
 
 
 log_cosh_kernel = with_derivative(_log_cosh_value, tanh_kernel)
 
 
 def _logit_value(p):
-    # Near 1/2 the quotient is 1 and its logarithm would cancel.
-    near = kops.logical_and(p > 0.25, p < 0.75)
-    q = kops.where(near, p, 0.5)
-    r = (2 * q - 1) / kops.where(near, 1 - q, 0.5)
-    return kops.where(near, kops.log1p(r), kops.log(p / (1 - p)))
+    # Near 1/2 the quotient is near 1, and its logarithm would cancel.
+    s = 2 * p - 1
+    near = kops.abs(s) < 1 / 3
+    middle = twice_atanh(kops.where(near, s, 0.0))
+    return kops.where(near, middle, kops.log(p / (1 - p)))
 
 
-logit_kernel = with_derivative(_logit_value, lambda p: 1 / p / (1 - p))
+def _logit_slope(p):
+    return 1 / p / (1 - p)
 
 
-def _softplus_inverse_value(x):
-    return x + kops.log(-kops.expm1(-x))
+def _logit_second(p):
+    return (2 * p - 1) / p / p / (1 - p) / (1 - p)
 
 
-softplus_inverse_kernel = with_derivative(
-    _softplus_inverse_value, lambda x: -1 / kops.expm1(-x)
+logit_kernel = with_derivative(
+    _logit_value,
+    with_derivative(_logit_slope, _logit_second, singular=True),
+    singular=True,
 )
 
 
-def _elementwise(kernel, x):
-    dtype, (x,) = to_compute(x)
-    return kops.cast(kernel(x), dtype)
+def _softplus_inverse_value(x):
+    return x + kops.log(-expm1_kernel(-x))
+
+
+def _softplus_inverse_slope(x):
+    return -1 / expm1_kernel(-x)
+
+
+softplus_inverse_kernel = with_derivative(
+    _softplus_inverse_value, _softplus_inverse_slope, singular=True
+)
 
 
 @stable
 def sigmoid(x):
-    """Computes `1 / (1 + exp(-x))`."""
-    return _elementwise(sigmoid_kernel, x)
+    """Compute `1 / (1 + exp(-x))`."""
+    return answered(sigmoid_kernel, x)
 
 
 @stable
 def log_sigmoid(x):
-    """Computes `log(1 / (1 + exp(-x)))`."""
-    return _elementwise(log_sigmoid_kernel, x)
+    """Compute `log(1 / (1 + exp(-x)))`."""
+    return answered(log_sigmoid_kernel, x)
 
 
 @stable
 def softplus(x):
-    """Computes `log(1 + exp(x))`."""
-    return _elementwise(softplus_kernel, x)
+    """Compute `log(1 + exp(x))`."""
+    return answered(softplus_kernel, x)
 
 
 @stable
 def softplus_inverse(x):
-    """Computes `log(exp(x) - 1)`."""
-    return _elementwise(softplus_inverse_kernel, x)
+    """Compute `log(exp(x) - 1)`."""
+    return answered(softplus_inverse_kernel, x)
 
 
 @stable
 def log_cosh(x):
-    """Computes `log(cosh(x))`."""
-    return _elementwise(log_cosh_kernel, x)
+    """Compute `log(cosh(x))`."""
+    return answered(log_cosh_kernel, x)
 
 
 @stable
 def logit(x):
-    """Computes `log(x / (1 - x))`."""
-    return _elementwise(logit_kernel, x)
-
-
-@stable
-def tanh(x):
-    """Computes the hyperbolic tangent."""
-    return _elementwise(tanh_kernel, x)
+    """Compute `log(x / (1 - x))`."""
+    return answered(logit_kernel, x)

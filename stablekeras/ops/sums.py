@@ -1,79 +1,100 @@
-"""Sums of exponentials: logsumexp, softmax and their relatives."""
+"""Sums of exponentials: logsumexp, softmax and their relatives.
+
+In all of them an entry of `-inf` takes no part, and so does one where `where`
+is false, whatever stands there.
+"""
+
+import math
 
 from keras import ops as kops
 
-from stablekeras.ops.precision import stable, to_compute
+from stablekeras.ops.precision import to_compute
+from stablekeras.ops.symbolic import stable
 
-__all__ = ["log_softmax", "logaddexp", "logmeanexp", "logsumexp", "softmax"]
+__all__ = ["log_softmax", "logmeanexp", "logsumexp", "softmax"]
 
 
 def _selected(x, where):
     if where is None:
         return x
-    where = kops.cast(where, "bool")
-    return kops.where(where, x, kops.cast(float("-inf"), x.dtype))
+    return kops.where(kops.cast(where, "bool"), x, -math.inf)
 
 
 def _peak(x, axis):
-    m = kops.max(x, axis=axis, keepdims=True)
-    return kops.stop_gradient(kops.where(kops.isfinite(m), m, 0.0))
+    return kops.stop_gradient(kops.max(x, axis=axis, keepdims=True))
 
 
-def _exps(x, axis):
-    dead = kops.equal(x, float("-inf"))
-    z = kops.where(dead, 0.0, x) - _peak(x, axis)
-    return kops.where(dead, 0.0, kops.exp(z)), z, dead
+def _log_total(x, peak, axis):
+    """Compute `log(sum(exp(x - peak)))` and `x - peak`.
+
+    The largest terms are exactly 1. They are counted, not added, so that the
+    logarithm of 1 plus a little keeps all its digits.
+    """
+    dead = kops.equal(x, -math.inf)
+    top = kops.cast(kops.equal(x, peak), x.dtype)
+    base = kops.where(kops.equal(kops.abs(peak), math.inf), 0.0, peak)
+    z = kops.where(dead, 0.0, x - base)
+    e = kops.where(dead, 0.0, kops.exp(z))
+    rest = kops.sum(e - top, axis=axis, keepdims=True)
+    more = kops.sum(top, axis=axis, keepdims=True) - 1
+    # Without any part, `more` is -1 only where the peak is NaN.
+    return kops.log1p(rest + kops.maximum(more, 0)), z, base, dead
 
 
 @stable
-def logsumexp(x, axis=None, keepdims=False, where=None):
-    """Computes `log(sum(exp(x)))`; 0 for a row with nothing selected."""
+def logsumexp(x, axis=None, keepdims=False, *, where=None):
+    """Compute `log(sum(exp(x)))`."""
     dtype, (x,) = to_compute(x)
     x = _selected(x, where)
-    e, _, _ = _exps(x, axis)
-    s = kops.sum(e, axis=axis, keepdims=True)
-    empty = kops.equal(s, 0)
-    out = kops.log(kops.where(empty, 1.0, s)) + _peak(x, axis)
-    lowest = 0.0 if where is not None else float("-inf")
-    out = kops.where(empty, lowest, out)
+    peak = _peak(x, axis)
+    log, _, base, _ = _log_total(x, peak, axis)
+    nothing = -math.inf if where is None else 0.0
+    out = kops.where(kops.equal(peak, -math.inf), nothing, log + base)
     if not keepdims:
-        out = kops.squeeze(out, axis=axis)
+        out = kops.sum(out, axis=axis)  # over dimensions of size one
     return kops.cast(out, dtype)
 
 
 @stable
 def logmeanexp(x, axis=None, keepdims=False):
-    """Computes `log(mean(exp(x)))`."""
-    x = kops.convert_to_tensor(x)
+    """Compute `log(mean(exp(x)))`."""
+    dtype, (x,) = to_compute(x)
     total = logsumexp(x, axis=axis, keepdims=keepdims)
-    n = kops.size(x) / kops.size(total)
-    return total - kops.cast(kops.log(kops.cast(n, "float32")), total.dtype)
+    count = kops.sum(kops.ones_like(x), axis=axis, keepdims=keepdims)
+    return kops.cast(total - kops.log(count), dtype)
+
+
+def _finite_rows(x, axis):
+    """Replace a row whose peak is infinite by one that has the limit.
+
+    Returns:
+        `(x, peak, empty)`: the new rows, their peak, and which are empty.
+    """
+    peak = _peak(x, axis)
+    top = kops.equal(x, peak)
+    limit = kops.where(top, 0.0, kops.where(kops.isnan(x), x, -math.inf))
+    finite = kops.logical_not(kops.equal(kops.abs(peak), math.inf))
+    return (
+        kops.where(finite, x, limit),
+        kops.where(finite, peak, 0.0),
+        kops.equal(peak, -math.inf),
+    )
 
 
 @stable
-def softmax(x, axis=-1, where=None):
-    """Computes `exp(x) / sum(exp(x))`; 0 for a row with nothing selected."""
+def softmax(x, axis=-1, *, where=None):
+    """Compute `exp(x) / sum(exp(x))`."""
     dtype, (x,) = to_compute(x)
-    e, _, _ = _exps(_selected(x, where), axis)
-    s = kops.sum(e, axis=axis, keepdims=True)
-    return kops.cast(e / kops.where(kops.equal(s, 0), 1.0, s), dtype)
-
-
-@stable
-def log_softmax(x, axis=-1, where=None):
-    """Computes `x - logsumexp(x)`; 0 for a row with nothing selected."""
-    dtype, (x,) = to_compute(x)
-    e, z, dead = _exps(_selected(x, where), axis)
-    s = kops.sum(e, axis=axis, keepdims=True)
-    empty = kops.equal(s, 0)
-    out = z - kops.log(kops.where(empty, 1.0, s))
-    out = kops.where(dead, float("-inf"), out)
+    x, _, empty = _finite_rows(_selected(x, where), axis)
+    out = kops.softmax(x, axis=axis)
     return kops.cast(kops.where(empty, 0.0, out), dtype)
 
 
 @stable
-def logaddexp(x1, x2):
-    """Computes `log(exp(x1) + exp(x2))`."""
-    dtype, (x, y) = to_compute(x1, x2)
-    x, y = x + kops.zeros_like(y), y + kops.zeros_like(x)
-    return logsumexp(kops.cast(kops.stack([x, y]), dtype), axis=0)
+def log_softmax(x, axis=-1, *, where=None):
+    """Compute `x - logsumexp(x)`."""
+    dtype, (x,) = to_compute(x)
+    x, peak, empty = _finite_rows(_selected(x, where), axis)
+    log, z, _, dead = _log_total(x, peak, axis)
+    out = kops.where(dead, -math.inf, z - log)
+    return kops.cast(kops.where(empty, 0.0, out), dtype)

@@ -1,0 +1,220 @@
+"""The normal distribution: its cumulative function and its quantiles.
+
+TensorFlow's `erfinv` has lost half its digits below 1e-3 and is 0 below 1e-7;
+its `erfc` is 64 ULP off in the tail. These are rational functions and
+polynomials of their own.
+"""
+
+import math
+
+from keras import ops as kops
+
+from stablekeras.ops.elementary import horner, terms
+from stablekeras.ops.gradient import with_derivative
+from stablekeras.ops.precision import answered
+from stablekeras.ops.symbolic import stable
+
+__all__ = ["arccos", "erfinv", "normal_cdf", "normal_density"]
+
+# (1 + 2z) exp(z**2) erfc(z) for z >= 0, a polynomial in t = (z - k)/(z + k):
+# Chebyshev interpolation at 60 digits. The error is below 7e-9 for the short
+# one (k = 3) and 2e-18 for the long one (k = 4); see
+# tests/unit/ops/test_normal.py.
+_TAIL_SINGLE = [
+    1.2530080563514496,
+    -0.13562110005839803,
+    -0.047562156146354076,
+    0.1296447209153884,
+    -0.11927528136881009,
+    0.06831319671956372,
+    -0.023763559702172088,
+    0.0025067786718598333,
+    0.001875060245867973,
+    -0.0007340820503933423,
+    -9.25376912641456e-05,
+    8.007454974776248e-05,
+]
+_TAIL_DOUBLE = [
+    1.2329951186255526,
+    -0.1396211168405625,
+    0.01537965210261959,
+    0.0680970542546913,
+    -0.1010390660362999,
+    0.0937328349984105,
+    -0.06633036581219905,
+    0.03716751553632399,
+    -0.01619773405968329,
+    0.0050319699895242515,
+    -0.000757773262030915,
+    -0.00019925676026410458,
+    0.00015062149237837335,
+    -2.43989944557621e-05,
+    -1.1221292615314274e-05,
+    5.709314113532492e-06,
+    2.9198219084548256e-07,
+    -8.25078338681245e-07,
+    7.74606863568198e-08,
+    1.1025271999000152e-07,
+    -2.05545313698593e-08,
+    -1.4806988146925795e-08,
+    3.1672611119361695e-09,
+    1.825695118953907e-09,
+    -2.655726616312575e-10,
+    -1.4311318470928162e-10,
+]
+
+
+def lower_tail(a):
+    """Compute the chance below `-a` of a standard normal, for `a >= 0`."""
+    z = kops.minimum(a, 40.0) * math.sqrt(0.5)
+    k = terms(a, 3.0, 4.0)
+    t = (z - k) / (z + k)
+    scaled = horner(terms(a, _TAIL_SINGLE, _TAIL_DOUBLE), t)
+    a = kops.minimum(a, 40.0)
+    return kops.exp(-0.5 * a * a) * (0.5 * scaled / (1 + 2 * z))
+
+
+def _density_value(x):
+    x = kops.clip(x, -40.0, 40.0)
+    return kops.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+
+
+def _density_slope(x):
+    return -kops.clip(x, -40.0, 40.0) * normal_density(x)
+
+
+normal_density = with_derivative(_density_value, _density_slope)
+
+
+def _cdf_value(x):
+    low = lower_tail(kops.abs(x))
+    return kops.where(x > 0, 1 - low, low)
+
+
+normal_cdf = with_derivative(_cdf_value, normal_density)
+
+# Wichura (1988), "Algorithm AS 241: The percentage points of the normal
+# distribution", routine PPND16: (numerator, denominator) of each region.
+_CENTRE = (
+    [
+        3.3871328727963666080e0,
+        1.3314166789178437745e2,
+        1.9715909503065514427e3,
+        1.3731693765509461125e4,
+        4.5921953931549871457e4,
+        6.7265770927008700853e4,
+        3.3430575583588128105e4,
+        2.5090809287301226727e3,
+    ],
+    [
+        1.0,
+        4.2313330701600911252e1,
+        6.8718700749205790830e2,
+        5.3941960214247511077e3,
+        2.1213794301586595867e4,
+        3.9307895800092710610e4,
+        2.8729085735721942674e4,
+        5.2264952788528545610e3,
+    ],
+)
+_FLANK = (
+    [
+        1.42343711074968357734e0,
+        4.63033784615654529590e0,
+        5.76949722146069140550e0,
+        3.64784832476320460504e0,
+        1.27045825245236838258e0,
+        2.41780725177450611770e-1,
+        2.27238449892691845833e-2,
+        7.74545014278341407640e-4,
+    ],
+    [
+        1.0,
+        2.05319162663775882187e0,
+        1.67638483018380384940e0,
+        6.89767334985100004550e-1,
+        1.48103976427480074590e-1,
+        1.51986665636164571966e-2,
+        5.47593808499534494600e-4,
+        1.05075007164441684324e-9,
+    ],
+)
+_TAIL = (
+    [
+        6.65790464350110377720e0,
+        5.46378491116411436990e0,
+        1.78482653991729133580e0,
+        2.96560571828504891230e-1,
+        2.65321895265761230930e-2,
+        1.24266094738807843860e-3,
+        2.71155556874348757815e-5,
+        2.01033439929228813265e-7,
+    ],
+    [
+        1.0,
+        5.99832206555887937690e-1,
+        1.36929880922735805310e-1,
+        1.48753612908506148525e-2,
+        7.86869131145613259100e-4,
+        1.84631831751005468180e-5,
+        1.42151175831644588870e-7,
+        2.04426310338993978564e-15,
+    ],
+)
+
+
+def _rational(region, x):
+    return horner(region[0], x) / horner(region[1], x)
+
+
+def _erfinv_value(x):
+    centre = kops.abs(x) <= 0.85
+    c = kops.where(centre, x, 0.0)
+    middle = c * _rational(_CENTRE, 0.180625 - 0.25 * c * c)
+    tail = kops.where(centre, 0.5, 1 - kops.abs(x))
+    r = kops.sqrt(-kops.log(0.5 * tail))
+    far = r > 5
+    near = _rational(_FLANK, kops.where(far, 5.0, r) - 1.6)
+    outer = _rational(_TAIL, kops.where(far, r, 5.0) - 5)
+    edge = kops.where(far, outer, near)
+    edge = kops.where(x < 0, -edge, edge)
+    edge = kops.where(kops.equal(tail, 0), x * math.inf, edge)
+    return math.sqrt(0.5) * kops.where(centre, 0.5 * middle, edge)
+
+
+def _erfinv_slope(x):
+    y = erfinv_kernel(x)
+    return 0.5 * math.sqrt(math.pi) * kops.exp(y * y)
+
+
+erfinv_kernel = with_derivative(_erfinv_value, _erfinv_slope, singular=True)
+
+
+@stable
+def erfinv(x):
+    """Compute the inverse of the error function."""
+    return answered(erfinv_kernel, x)
+
+
+def _arccos_slope(x):
+    gap = (1 - x) * (1 + x)
+    flat = kops.equal(gap, 0)
+    return kops.where(flat, 0.0, -1 / kops.sqrt(kops.where(flat, 1.0, gap)))
+
+
+def _arccos_second(x):
+    gap = (1 - x) * (1 + x)
+    flat = kops.equal(gap, 0)
+    gap = kops.where(flat, 1.0, gap)
+    return kops.where(flat, 0.0, -x / gap / kops.sqrt(gap))
+
+
+arccos_kernel = with_derivative(
+    kops.arccos, with_derivative(_arccos_slope, _arccos_second)
+)
+
+
+@stable
+def arccos(x):
+    """Compute the angle whose cosine is `x`."""
+    return answered(arccos_kernel, x)
