@@ -9,6 +9,7 @@ memory than it brings.
 
 import base64
 import io
+import reprlib
 import zipfile
 
 import numpy as np
@@ -96,10 +97,12 @@ def unpack(data, arrays, depth=0):
             return np.array(items, dtype=object).reshape(data["shape"])
         value = arrays[data["array"]]
         return value.view(_extended(data["dtype"], value.dtype))
+    except BundleError:
+        raise
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
         raise BundleError(
             "A batch must be described by tuples, lists, dicts and arrays. "
-            f"Received: {str(data)[:80]}. The folder is damaged; take another "
+            f"Received: {reprlib.repr(data)}. The folder is damaged; take another "
             "copy of it."
         ) from e
 
