@@ -28,14 +28,22 @@ except ImportError as error:
     ) from error
 
 __all__ = [
+    "COLUMNS",
     "Chunk",
     "compile_step",
     "installed",
+    "is_distributed",
     "is_iterator",
     "overrides_train_function",
+    "replaced_attribute",
     "run_chunk",
     "swap",
 ]
+
+
+# Of the facts of a step: what tripped, whether the loss scale overflowed, the
+# loss, half the squared gradient norm.
+COLUMNS = 4
 
 
 @dataclasses.dataclass
@@ -62,6 +70,11 @@ def overrides_train_function(model):
     return type(model).make_train_function is not (
         keras.Model.make_train_function
     )
+
+
+def is_distributed(model):
+    """Returns whether the model was made under a distribution strategy."""
+    return getattr(model, "_distribute_strategy", None) is not None
 
 
 def is_iterator(data):
@@ -138,7 +151,10 @@ def run_chunk(model, step, steps):
         return _eager_chunk(step)
     if steps == 1:
         return _single_step(step)
-    return _many_steps(step)
+    rows = 1
+    if is_distributed(model):
+        rows = len(model.distribute_strategy.extended.worker_devices)
+    return _many_steps(step, rows)
 
 
 def _eager_chunk(step):
@@ -187,24 +203,13 @@ def _single_step(step):
     return chunk
 
 
-def _many_steps(step):
+def _many_steps(step, rows):
     @tf.autograph.experimental.do_not_convert
     def next_steps(iterator, remaining):
         optional = tf.experimental.Optional
-        data = iterator.get_next_as_optional()
-        # Filled while the loop's body is traced; TensorFlow asks for the
-        # spec only afterwards.
-        logs = optional.empty(None)
-        spec = {}
-
-        def run():
-            facts, new_logs = step(data_now[0].get_value())
-            new_logs = optional.from_value(new_logs)
-            spec["logs"] = new_logs.element_spec
-            spec["facts"] = facts.shape
-            return facts, new_logs
-
-        data_now = [data]
+        # What a step logs is known once the body is traced; TensorFlow
+        # compares the specs only after that.
+        no_logs = optional.empty(None)
 
         def keep_going(good, tripped, overflows, facts, logs, data):
             return tf.logical_and(
@@ -213,11 +218,12 @@ def _many_steps(step):
             )
 
         def body(good, tripped, overflows, facts, logs, data):
-            data_now[0] = data
-            facts, new_logs = run()
+            facts, new_logs = step(data.get_value())
+            new_logs = optional.from_value(new_logs)
+            no_logs._element_spec = new_logs.element_spec
+            logs._element_spec = new_logs.element_spec
             tripped = tf.reduce_any(facts[:, 0] != 0)
             overflows += tf.cast(tf.reduce_any(facts[:, 1] != 0), tf.int32)
-            logs._element_spec = spec["logs"]
             logs = tf.cond(tripped, lambda: logs, lambda: new_logs)
             good += tf.cast(tf.logical_not(tripped), tf.int32)
             # The failing batch stays; past the last step nothing is fetched.
@@ -228,28 +234,20 @@ def _many_steps(step):
             )
             return good, tripped, overflows, facts, logs, data
 
-        facts = tf.zeros((0, 4), tf.float32)
+        data = iterator.get_next_as_optional()
         good, _, overflows, facts, logs, data = tf.while_loop(
             keep_going,
             body,
-            [
+            (
                 tf.constant(0),
                 tf.constant(False),
                 tf.constant(0),
-                facts,
-                logs,
+                tf.zeros((rows, COLUMNS), tf.float32),
+                no_logs,
                 data,
-            ],
-            shape_invariants=[
-                tf.TensorShape([]),
-                tf.TensorShape([]),
-                tf.TensorShape([]),
-                tf.TensorShape([None, 4]),
-                None,
-                None,
-            ],
+            ),
         )
-        logs._element_spec = spec["logs"]
+        logs._element_spec = no_logs.element_spec
         return good, overflows, facts, logs, data
 
     next_steps = tf.function(next_steps, reduce_retracing=True)
@@ -259,7 +257,7 @@ def _many_steps(step):
             iterator, tf.constant(remaining)
         )
         good, facts = int(good), facts.numpy()
-        if not len(facts):
+        if not good and not facts.any():
             raise StopIteration
         return Chunk(
             good=good,
@@ -285,6 +283,3 @@ def replaced_attribute(instance, name, value):
             instance.__dict__.pop(name, None)
         else:
             instance.__dict__[name] = before
-
-
-__all__ += ["replaced_attribute"]

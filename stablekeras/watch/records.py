@@ -183,3 +183,25 @@ class Trace:
         return self.execution.error is not None or any(
             self.execution.is_bad(ref) for _, ref in (*refs, *written)
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Trip:
+    """A step that the guard refused, before anything was done about it.
+
+    Args:
+        offset: Number of the step within the call of the train function.
+        tripped: As in `Incident`.
+        batch: The failing batch, tensors still where they were.
+        loss: The step's loss as logged, 0 where the step logs none.
+        gradient_norm: Global norm of the gradients, may be NaN or infinite.
+        replica: The first replica of this process with a fault of its own,
+            or `None` with one replica.
+    """
+
+    offset: int
+    tripped: tuple[str, ...]
+    batch: Any = dataclasses.field(repr=False)
+    loss: float = 0.0
+    gradient_norm: float = 0.0
+    replica: int | None = None

@@ -1,0 +1,432 @@
+"""One training step as a transaction: it commits, or it never happened.
+
+    read what the step will write, except what the optimizer writes
+    run the step; `optimizer.apply` is written down, not run
+    one flag: loss, gradients and statistics are finite
+    if it is up     run the optimizer                       (commit)
+    else            assign what was read, say what tripped  (undo)
+
+The commit is late, so a healthy step needs no copy of weights and slots. A
+step that goes on from what it applied (a GAN trains its generator against the
+discriminator just updated) has those applies run in place; weights and slots
+are then read beforehand as well, and undone with the rest.
+"""
+
+import keras
+import tensorflow as tf
+
+from stablekeras.graphs import resources
+from stablekeras.graphs.apply_calls import ApplyLog, find_optimizers, loss_scale
+from stablekeras.graphs.train_function import COLUMNS, is_distributed
+
+__all__ = [
+    "GRADIENT",
+    "LOSS",
+    "STATE",
+    "SUSPECT",
+    "UPDATE",
+    "Transaction",
+    "is_loss",
+]
+
+# What tripped, as bits of the first column of the facts. SUSPECT alone: every
+# value is finite but a sum of squares overflowed; only running the update
+# shows whether the optimizer survives it.
+LOSS, GRADIENT, STATE, UPDATE, SUSPECT = 1, 2, 4, 8, 16
+
+
+def is_loss(name):
+    """Returns whether the log `name` holds a loss, not a metric.
+
+    A metric may be NaN in health (a correlation over one row), a loss not.
+    """
+    return name == "loss" or name.endswith("_loss")
+
+
+class Transaction:
+    """Runs a step of a model so that it commits or leaves no trace.
+
+    Called with a batch inside a `tf.function` or eagerly, in cross-replica
+    context; returns the facts, float32 `(replicas, 4)`, and the step's logs.
+
+    Args:
+        model: The compiled model.
+        step: The step, usually `model.train_step`.
+        trial: Whether to run every update where it stands, and to judge by
+            what it wrote instead of by the gradients. Costs a copy of the
+            state; used where the gradient alone cannot tell.
+    """
+
+    def __init__(self, model, step, trial=False):
+        self._model = model
+        self._step = step
+        self._trial = trial
+        self._immediate: set[int] = set()
+        self._optimizers = find_optimizers(model)
+        self.written: list[resources.WrittenVariable] = []
+
+    @property
+    def optimizers(self):
+        """The outermost optimizers the step may use."""
+        inner = {
+            id(getattr(o, "inner_optimizer", None)) for o in self._optimizers
+        }
+        return [o for o in self._optimizers if id(o) not in inner]
+
+    def __call__(self, data):
+        """Runs the step on a batch; returns facts and logs."""
+        if tf.executing_eagerly():
+            return self._eager(data)
+        traced = self._trace(data)
+        while not self._trial and traced.hasty() - self._immediate:
+            # Something after an apply depends on what it writes.
+            self._immediate |= traced.hasty()
+            traced = self._trace(data)
+        self.written = traced.written
+        return self._transact(traced)
+
+    # Graph.
+
+    def _trace(self, data):
+        return _Traced(
+            self._model,
+            self._step,
+            data,
+            ApplyLog(
+                self._optimizers, None if self._trial else self._immediate
+            ),
+            gradients_count=not self._trial,
+        )
+
+    def _transact(self, traced):
+        saved = [resources.read(v) for v in traced.written]
+        logs, loss, grads, total = traced.function()
+        state = self._state_total(traced.written)
+        deferred = [c for c in traced.calls if c.deferred]
+        held = [
+            g for c, g in zip(traced.calls, grads, strict=True) if c.deferred
+        ]
+        every = [
+            g for c, g in zip(traced.calls, grads, strict=True) if c.visible
+        ]
+        verdict = _local_first(total)
+        if state is not None:
+            verdict = verdict + tf.cast(state, verdict.dtype)
+        replicas = len(_local(total))
+
+        def commit():
+            def apply(*grads):
+                for call, tensors in zip(deferred, grads, strict=True):
+                    call.run(tensors)
+
+            self._per_replica(apply, held)
+            return tf.zeros((replicas, COLUMNS), tf.float32)
+
+        def refuse():
+            facts = self._measure(loss, every, total, traced)
+            bits = tf.reduce_max(facts[:, 0])
+            scale = self._search_scale(deferred)
+            if scale is None:
+                self._undo(traced.written, saved)
+                return facts
+            searching = tf.logical_and(bits == GRADIENT, scale > 1.0)
+
+            def shrink():
+                for call in deferred:
+                    optimizer = call.optimizer
+                    if loss_scale(optimizer) is not None:
+                        optimizer.step_counter.assign(0)
+                        optimizer.dynamic_scale.assign(
+                            optimizer.dynamic_scale * 0.5
+                        )
+                return tf.stack(
+                    [
+                        tf.zeros_like(facts[:, 0]),
+                        tf.ones_like(facts[:, 0]),
+                        facts[:, 2],
+                        facts[:, 3],
+                    ],
+                    axis=1,
+                )
+
+            def undo():
+                self._undo(traced.written, saved)
+                return facts
+
+            return tf.cond(searching, shrink, undo)
+
+        facts = tf.cond(tf.math.is_finite(verdict), commit, refuse)
+        return facts, logs
+
+    def _undo(self, written, saved):
+        for variable, value in zip(written, saved, strict=True):
+            resources.assign(variable, value)
+
+    def _search_scale(self, calls):
+        """Returns the loss scale if the step is one of a scale search."""
+        if len(calls) != 1:
+            return None
+        scale = loss_scale(calls[0].optimizer)
+        return None if scale is None else tf.convert_to_tensor(scale)
+
+    def _per_replica(self, function, args):
+        if not is_distributed(self._model):
+            return function(*args)
+        strategy = self._model.distribute_strategy
+        return strategy.run(function, args=tuple(args))
+
+    def _must_be_finite(self):
+        model = self._model
+        metrics = {id(v) for m in model.metrics for v in m.variables}
+        kinds = {}
+        for v in model.non_trainable_variables:
+            if id(v) not in metrics:
+                kinds.update((id(h), STATE) for h in resources.handles(v))
+        for v in [
+            *model.trainable_variables,
+            *(v for o in self.optimizers for v in o.variables),
+        ]:
+            kinds.update((id(h), UPDATE) for h in resources.handles(v))
+        return kinds
+
+    def _state_total(self, written, kind=STATE | UPDATE):
+        kinds = self._must_be_finite()
+        values = [
+            resources.read(v)
+            for v in written
+            if v.dtype.is_floating and kinds.get(id(v.handle), 0) & kind
+        ]
+        if not values:
+            return None
+        total = tf.add_n([_presence(v) for v in values])
+        if is_distributed(self._model):
+            strategy = self._model.distribute_strategy
+            total = _local_first(
+                strategy.run(
+                    lambda: tf.distribute.get_replica_context().all_reduce(
+                        tf.distribute.ReduceOp.SUM, total
+                    )
+                )
+            )
+        return total
+
+    def _measure(self, loss, grads, total, traced):
+        """Returns the exact facts of a refused step."""
+        states = {
+            kind: self._state_total(traced.written, kind)
+            for kind in (STATE, UPDATE)
+        }
+
+        def replica(loss, total, *grads):
+            flat = [_dense(g) for g in keras.tree.flatten(list(grads))]
+            bad_loss = tf.logical_not(tf.math.is_finite(loss))
+            bad_gradient = tf.constant(False)
+            if flat:
+                bad_gradient = tf.logical_not(
+                    tf.reduce_all(
+                        [tf.reduce_all(tf.math.is_finite(g)) for g in flat]
+                    )
+                )
+            own = tf.cast(tf.stack([bad_loss, bad_gradient]), tf.float32)
+            every = own
+            if is_distributed(self._model):
+                every = tf.distribute.get_replica_context().all_reduce(
+                    tf.distribute.ReduceOp.SUM, own
+                )
+            bits = tf.cast(every[0] > 0, tf.float32) * LOSS
+            bits += tf.cast(every[1] > 0, tf.float32) * GRADIENT
+            for kind, state in states.items():
+                if state is not None:
+                    bad = tf.logical_not(tf.math.is_finite(state))
+                    bits += tf.cast(bad, tf.float32) * kind
+            bits = tf.where(bits == 0.0, float(SUSPECT), bits)
+            # Which replica: the sign says that the fault is its own.
+            mine = tf.reduce_sum(own) > 0
+            sumsq = tf.add_n([_half_square(g) for g in flat]) if flat else 0.0
+            return tf.stack(
+                [
+                    bits,
+                    tf.cast(mine, tf.float32) * 0.0,
+                    tf.cast(loss, tf.float32),
+                    tf.cast(sumsq, tf.float32),
+                ]
+            )
+
+        rows = self._per_replica(replica, [loss, total, *grads])
+        return tf.stack(_local(rows))
+
+    # Eager.
+
+    def _eager(self, data):
+        saved = [(v, v.read_value()) for v in _tf_variables(self)]
+        known = {id(v) for v, _ in saved}
+
+        def note(next_creator, **kwargs):
+            variable = next_creator(**kwargs)
+            if id(variable) not in known:
+                saved.append((variable, variable.read_value()))
+            return variable
+
+        log = ApplyLog(self._optimizers, None)
+        before = {
+            id(o): float(loss_scale(o))
+            for o in self.optimizers
+            if loss_scale(o) is not None and o.built
+        }
+
+        def replica(data):
+            with log.recording() as calls:
+                logs = self._step(data)
+            flat = [_dense(g) for c in calls for g in c.tensors()]
+            finite = all(
+                bool(tf.reduce_all(tf.math.is_finite(g))) for g in flat
+            )
+            sumsq = sum(float(_half_square(g)) for g in flat)
+            return logs, finite, sumsq
+
+        with tf.variable_creator_scope(note), log.watching():
+            logs, finite, sumsq = replica(data)
+        loss = float(_loss_of(logs))
+        kinds = self._must_be_finite()
+        bits = LOSS * (not _finite(loss)) + GRADIENT * (not finite)
+        overflow = 0
+        if bits == GRADIENT:
+            scales = [loss_scale(o) for o in self.optimizers]
+            if any(
+                s is not None and before.get(id(o), 2.0) > 1.0
+                for o, s in zip(self.optimizers, scales, strict=True)
+            ):
+                bits, overflow = 0, 1
+        for variable, _ in saved:
+            kind = max(
+                (kinds.get(id(h), 0) for h in resources.handles(variable)),
+                default=0,
+            )
+            if (
+                kind & ~bits
+                and variable.dtype.is_floating
+                and not bool(tf.reduce_all(tf.math.is_finite(variable)))
+            ):
+                bits |= kind
+        if bits & ~UPDATE:  # The update only carried it on.
+            bits &= ~UPDATE
+        if bits:
+            for variable, value in saved:
+                variable.assign(value)
+        facts = tf.constant([[bits, overflow, loss, sumsq]], tf.float32)
+        return facts, logs
+
+
+class _Traced:
+    """A step traced into a function of its own, with what it revealed."""
+
+    def __init__(self, model, step, data, log, gradients_count):
+        self.calls = []
+        strategy = model.distribute_strategy
+        distributed = is_distributed(model)
+
+        def replica(data):
+            with log.recording() as calls:
+                logs = step(data)
+            self.calls[:] = calls
+            grads = [c.tensors() if c.visible else [] for c in calls]
+            loss = _loss_of(logs)
+            counted = keras.tree.flatten(grads) if gradients_count else []
+            total = _total([_half_square(_values(g)) for g in counted], loss)
+            if distributed:
+                # A NaN or Inf on one replica is one on all.
+                total = tf.distribute.get_replica_context().all_reduce(
+                    tf.distribute.ReduceOp.SUM, total
+                )
+            return logs, loss, grads, total
+
+        def compute():
+            with log.watching():
+                if distributed:
+                    return strategy.run(replica, args=(data,))
+                return replica(data)
+
+        self.function = tf.function(
+            compute, autograph=False
+        ).get_concrete_function()
+        self.written = resources.written(self.function.graph)
+
+    def hasty(self):
+        """Returns the numbers of the deferred calls that must not wait."""
+        graph = self.function.graph
+        result = set()
+        for number, call in enumerate(self.calls):
+            later = [c.touched for c in self.calls[number + 1 :]]
+            used = resources.touched_after(graph, call.operations)
+            if call.deferred and call.touched & used.union(*later):
+                result.add(number)
+        return result
+
+
+def _values(grad):
+    return grad.values if isinstance(grad, tf.IndexedSlices) else grad
+
+
+_dense = _values
+
+
+def _half_square(x):
+    if x.dtype.size < 4:  # The square of 300 overflows float16.
+        x = tf.cast(x, tf.float32)
+    return tf.nn.l2_loss(x)
+
+
+def _presence(x):
+    """Returns a scalar that is finite exactly if all of `x` is."""
+    if x.dtype.size < 4:
+        x = tf.cast(x, tf.float32)
+    # Scaled, so that the squares of what is large but sound do not overflow.
+    scale = 1e-160 if x.dtype == tf.float64 else 1e-25
+    return tf.cast(tf.nn.l2_loss(x * tf.constant(scale, x.dtype)), tf.float32)
+
+
+def _total(parts, loss):
+    parts = [*parts, loss]
+    wide = any(p.dtype == tf.float64 for p in parts)
+    dtype = tf.float64 if wide else tf.float32
+    return tf.add_n([tf.cast(p, dtype) for p in parts])
+
+
+def _loss_of(logs):
+    """Returns the sum of the losses among the logs, 0 without one."""
+    losses = []
+    if isinstance(logs, dict):
+        losses = [
+            tf.reduce_mean(tf.cast(v, tf.float32))
+            for k, v in logs.items()
+            if is_loss(k) and v is not None
+        ]
+    return tf.add_n(losses) if losses else tf.constant(0.0)
+
+
+def _local(value):
+    values = getattr(value, "values", None)
+    return list(values) if isinstance(values, (list, tuple)) else [value]
+
+
+def _local_first(value):
+    return _local(value)[0]
+
+
+def _finite(x):
+    return x - x == 0.0
+
+
+def _tf_variables(transaction):
+    model = transaction._model
+    metrics = [v for m in model.metrics for v in m.variables]
+    found = {}
+    for v in [
+        *model.variables,
+        *metrics,
+        *(v for o in transaction.optimizers for v in o.variables),
+    ]:
+        value = getattr(v, "value", v)
+        value = value if isinstance(value, tf.Variable) else v
+        found[id(value)] = value
+    return list(found.values())

@@ -1,0 +1,84 @@
+"""Make the record of a refused step: the batch on the host, what tripped."""
+
+import keras
+import numpy as np
+
+from stablekeras.watch.records import Incident
+
+__all__ = ["bad_rows", "batch_to_host", "faulty_variables", "record"]
+
+
+def batch_to_host(batch):
+    """Copies a batch to the host.
+
+    Args:
+        batch: Nested structure of tensors, as `train_step` receives it.
+            Values of several replicas are joined along their first axis.
+
+    Returns:
+        The same structure with NumPy arrays; ragged and sparse tensors stay
+        what they are.
+    """
+
+    def host(x):
+        values = getattr(x, "values", None)
+        if isinstance(values, tuple):  # One tensor a replica.
+            return np.concatenate([v.numpy() for v in values])
+        if isinstance(x, (str, bytes)) or x is None:
+            return x
+        if hasattr(x, "to_tensor") or hasattr(x, "dense_shape"):
+            return x
+        return x.numpy() if hasattr(x, "numpy") else np.asarray(x)
+
+    return keras.tree.map_structure(host, batch)
+
+
+def bad_rows(batch):
+    """Returns the rows of a host batch that hold NaN or Inf."""
+    rows: set[int] = set()
+    for leaf in keras.tree.flatten(batch):
+        if isinstance(leaf, np.ndarray) and leaf.ndim:
+            try:
+                bad = ~np.isfinite(leaf)
+            except TypeError:  # Strings have no NaN.
+                continue
+            rows.update(
+                np.flatnonzero(bad.reshape(len(leaf), -1).any(1)).tolist()
+            )
+    return tuple(sorted(rows))
+
+
+def faulty_variables(variables):
+    """Returns the paths of the variables that hold NaN or Inf now."""
+    faulty = []
+    for v in variables:
+        if "float" not in str(getattr(v, "dtype", "")):
+            continue
+        value = np.asarray(keras.ops.convert_to_numpy(v), np.float64)
+        if not np.isfinite(value).all():
+            faulty.append(v.path)
+    return tuple(faulty)
+
+
+def record(trip, *, epoch, step, action, faulty=()):
+    """Makes the incident of a trip.
+
+    Args:
+        trip: The `Trip`.
+        epoch: Epoch, from 0.
+        step: Step of the epoch, from 0.
+        action: What will be done.
+        faulty: Paths of variables that were bad before the step.
+
+    Returns:
+        An `Incident` without diagnosis.
+    """
+    return Incident(
+        epoch=epoch,
+        step=step,
+        action=action,
+        tripped=trip.tripped + (("variable",) if faulty else ()),
+        batch=batch_to_host(trip.batch),
+        logs={"loss": trip.loss, "gradient_norm": trip.gradient_norm},
+        replica=trip.replica,
+    )

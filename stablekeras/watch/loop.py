@@ -1,0 +1,159 @@
+"""Drive a watched train function: go on past a refused step, or leave.
+
+chunk ran through ───────────────► its logs, as Keras' own function
+a step was refused ─► suspect? ─► tried for real: it may be good after all
+└► listeners ─► go on with the rest of the chunk, leave
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from stablekeras.graphs import train_function
+from stablekeras.watch.records import Trip
+
+__all__ = ["WatchedFunction"]
+
+_NAMES = {1: "loss", 2: "gradient", 4: "state", 8: "update"}
+_SUSPECT = 16
+
+
+class WatchedFunction:
+    """Stands in for `model.train_function` while it is armed.
+
+    Args:
+        model: The compiled model.
+        transaction: Runs one step; returns facts and logs.
+        trial: The same, judging by what the update wrote.
+    """
+
+    def __init__(self, model, transaction, trial):
+        self._model = model
+        self._steps = model.steps_per_execution
+        self.transaction = transaction
+        self._step = train_function.compile_step(model, transaction)
+        self._chunk = train_function.run_chunk(model, self._step, self._steps)
+        self._trial = train_function.compile_step(model, trial)
+        self._bare: Any = None
+        self._armed_in = None
+        self._listeners = []
+        self._permanent = False
+
+    def fits(self):
+        """Returns whether the model still runs the steps compiled here."""
+        return self._steps == self._model.steps_per_execution
+
+    def arm(self, listener, permanent=False):
+        """Installs this function for the next call, or until `disarm`.
+
+        Args:
+            listener: Asked what to do: `trip(trip) -> "go on" | "leave"`,
+                `committed(steps, logs, overflows)`, `fallback() -> logs`.
+            permanent: Whether to stay installed after a call.
+        """
+        if self._listeners:
+            self._listeners.append(listener)
+            return
+        self._listeners = [listener]
+        self._permanent = permanent
+        self._armed_in = getattr(self._model, "history", None)
+        self._bare = train_function.swap(self._model, self)
+
+    def disarm(self):
+        """Gives the model its own train function back."""
+        self._listeners = []
+        if train_function.installed(self._model) is self:
+            train_function.swap(self._model, self._bare)
+
+    def __call__(self, iterator):
+        """Runs a chunk of steps, as `model.train_function` does."""
+        listeners = self._listeners
+        stale = self._armed_in is not getattr(self._model, "history", None)
+        if not self._permanent:
+            # Armed for one call: whatever happens now leaves nothing behind.
+            self.disarm()
+            stale = stale or not train_function.is_iterator(iterator)
+            if stale:  # That fit died before the call.
+                return self._bare(iterator)
+        if train_function.is_iterator(iterator):
+            chunk = self._chunk
+        else:
+            chunk = self._python_chunk
+        return self._drive(chunk, iterator, listeners)
+
+    def _drive(self, chunk, iterator, listeners):
+        done, logs = 0, None
+        while done < self._steps:
+            try:
+                ran = chunk(iterator, self._steps - done)
+            except (StopIteration, tf.errors.OutOfRangeError):
+                if not done:
+                    raise
+                break
+            tripped = ran.facts[:, 0].any()
+            done += ran.good
+            if ran.good:
+                logs = ran.logs
+                self._tell(listeners, ran.good, logs, ran.overflows)
+            if not tripped:
+                break
+            batch = ran.batch()
+            facts = ran.facts
+            if facts[:, 0].max() == _SUSPECT:
+                tried, tried_logs = self._trial(batch)
+                facts = tried.numpy()
+                if not facts[:, 0].any():
+                    logs, done = tried_logs, done + 1
+                    self._tell(listeners, 1, logs, int(facts[:, 1].any()))
+                    continue
+                # A finite gradient whose update is not: the update is named.
+                facts[:, 2:] = ran.facts[:, 2:]
+            trip = _trip(done, facts, batch)
+            answers = [listener.trip(trip) for listener in listeners]
+            done += 1
+            if "leave" in answers:
+                break
+        if logs is None:
+            logs = listeners[0].fallback()
+        return logs
+
+    def _tell(self, listeners, steps, logs, overflows):
+        for listener in listeners:
+            listener.committed(steps, logs, overflows)
+
+    def _python_chunk(self, iterator, remaining):
+        ran = train_function.Chunk(0, None, None, None, 0)
+        for _ in range(remaining):
+            try:
+                data = next(iterator)
+            except StopIteration:
+                if ran.facts is None:
+                    raise
+                break
+            facts, logs = self._step(data)
+            ran.facts, ran.batch = facts.numpy(), lambda data=data: data
+            if ran.facts[:, 0].any():
+                break
+            ran.logs = logs
+            ran.good += 1
+            ran.overflows += int(ran.facts[:, 1].any())
+        return ran
+
+
+def _trip(offset, facts, batch):
+    bits = int(facts[:, 0].max())
+    own = [
+        i
+        for i, row in enumerate(facts)
+        if not np.isfinite(row[2]) or not np.isfinite(row[3])
+    ]
+    return Trip(
+        offset=offset,
+        tripped=tuple(name for bit, name in _NAMES.items() if bits & bit),
+        batch=keras.tree.map_structure(lambda x: x, batch),
+        loss=float(facts[:, 2].mean()),
+        gradient_norm=float(np.sqrt(2.0 * facts[:, 3].sum())),
+        replica=own[0] if own and len(facts) > 1 else None,
+    )
