@@ -95,9 +95,7 @@ def hard_shrink(x, threshold=0.5):
     """Compute `x` where `|x| > threshold`, 0 elsewhere."""
     if _integer(x):
         return keras.activations.hard_shrink(x, threshold)
-    return answered(
-        lambda x: kops.where(kops.abs(x) <= threshold, 0.0, x), x
-    )
+    return answered(lambda x: kops.where(kops.abs(x) <= threshold, 0.0, x), x)
 
 
 @stable
@@ -122,9 +120,7 @@ def threshold(x, threshold, default_value):
     """Compute `x` where `x > threshold`, `default_value` elsewhere."""
     if _integer(x):
         return keras.activations.threshold(x, threshold, default_value)
-    return answered(
-        lambda x: kops.where(x <= threshold, default_value, x), x
-    )
+    return answered(lambda x: kops.where(x <= threshold, default_value, x), x)
 
 
 def _bounded(x, low, high):

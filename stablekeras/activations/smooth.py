@@ -4,6 +4,7 @@ Where an exponential multiplies `x`, `x` is bounded first: beyond the bound
 the exponential is 0 in every dtype, and `inf * 0` never arises.
 """
 
+import contextlib
 import math
 
 from keras import ops as kops
@@ -17,7 +18,7 @@ from stablekeras.ops.elementary import (
 )
 from stablekeras.ops.gradient import with_derivative
 from stablekeras.ops.normal import normal_cdf, normal_density
-from stablekeras.ops.precision import answered, to_compute
+from stablekeras.ops.precision import answered, finfo, to_compute
 from stablekeras.ops.sigmoids import (
     log_sigmoid_kernel,
     sigmoid_kernel,
@@ -58,10 +59,9 @@ def _bounded(x, bound=_FLAT):
 
 def _remember_logits(output, logits):
     """Let a loss find the logits behind a probability, as Keras does."""
-    try:
+    # Not every backend's tensor takes attributes.
+    with contextlib.suppress(AttributeError):
         output._keras_logits = logits
-    except AttributeError:
-        pass  # a tensor of the backend that takes no attributes
     return output
 
 
@@ -159,9 +159,7 @@ def _tanh_shrink_second(x):
 
 _tanh_shrink = with_derivative(
     _tanh_shrink_value,
-    with_derivative(
-        lambda x: kops.square(tanh_kernel(x)), _tanh_shrink_second
-    ),
+    with_derivative(lambda x: kops.square(tanh_kernel(x)), _tanh_shrink_second),
 )
 
 
@@ -225,9 +223,6 @@ def silu(x):
     return answered(_silu, x)
 
 
-
-
-
 def _mish_parts(x):
     """Return `T = tanh(softplus(x))` and `T' / T`."""
     e = kops.exp(-kops.abs(x))
@@ -251,8 +246,16 @@ def _mish_slope_value(x):
     return t * (1 + y * rate)
 
 
+def _mish_second(x):
+    y = _bounded(x)
+    t, rate = _mish_parts(y)
+    s = sigmoid_kernel(y)
+    return t * rate * (2 + y * (1 - s - 2 * t * s))
+
+
 _mish = with_derivative(
-    lambda x: _gated_value(x, _mish_parts(x)[0]), _mish_slope_value
+    lambda x: _gated_value(x, _mish_parts(x)[0]),
+    with_derivative(_mish_slope_value, _mish_second),
 )
 
 
@@ -334,14 +337,15 @@ def _squareplus_kernel(b):
         return kops.where(low, below, 0.5 * x + 0.5 * h)
 
     def slope(x):
-        y = _bounded(x, 1e30)
+        # Two equal infinities have no quotient.
+        y = _bounded(x, finfo(x.dtype).max)
         h = hypotenuse(y)
         if not b:
             return kops.where(y > 0, 1.0, 0.0 * y)
         return value(y) / h
 
     def second(x):
-        h = hypotenuse(_bounded(x, 1e30))
+        h = hypotenuse(x)
         if not b:
             return kops.zeros_like(x)
         return (0.5 * b) / h / h / h

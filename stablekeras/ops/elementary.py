@@ -77,10 +77,19 @@ def _expm1_value(x):
 expm1_kernel = with_derivative(_expm1_value, kops.exp)
 
 
+def log1p_near(x, s):
+    """Compute `log(1 + x)` for `s = x / (2 + x)` with `|s| <= 1/3`.
+
+    As `2 * atanh(s)`, with the leading term `x` itself, not `2 * s`.
+    """
+    z = s * s
+    return x - s * (x - 2 * z * horner(_ATANH[1 : terms(s, 7, 17)], z))
+
+
 def _log1p_value(x):
     near = kops.logical_and(x > -0.5, x < 1)
     y = kops.where(near, x, 0.0)
-    return kops.where(near, twice_atanh(y / (2 + y)), kops.log(1 + x))
+    return kops.where(near, log1p_near(y, y / (2 + y)), kops.log(1 + x))
 
 
 log1p_kernel = with_derivative(

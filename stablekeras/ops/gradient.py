@@ -8,7 +8,34 @@ function; that gives second derivatives of the same quality.
 
 from keras import ops as kops
 
-__all__ = ["with_derivative", "with_derivatives"]
+__all__ = ["with_derivative", "with_derivatives", "with_pullback"]
+
+
+def with_pullback(value, pullback):
+    """Return the function `value` with a given reverse-mode derivative.
+
+    Args:
+        value: Function of `n` tensors.
+        pullback: Function of the upstream gradient and the `n` tensors that
+            returns the `n` gradients as a tuple. It must be differentiable
+            itself if second derivatives are wanted.
+
+    Returns:
+        A function of `n` tensors.
+    """
+
+    @kops.custom_gradient
+    def function(*xs):
+        def gradient(*args, upstream=None):
+            if upstream is None:
+                gradients = pullback(args[0], *xs)
+            else:  # torch hands the saved inputs back, and names the upstream
+                gradients = pullback(upstream, *args)
+            return gradients if len(xs) > 1 else gradients[0]
+
+        return value(*xs), gradient
+
+    return function
 
 
 def with_derivative(value, derivative, singular=False):
@@ -25,24 +52,7 @@ def with_derivative(value, derivative, singular=False):
         A function of one tensor.
     """
     scale = _selected if singular else _product
-
-    @kops.custom_gradient
-    def function(x):
-        def gradient(*args, upstream=None):
-            # Torch hands back the saved input and names the upstream.
-            point, slope = (
-                (x, args[0])
-                if upstream is None
-                else (
-                    args[0],
-                    upstream,
-                )
-            )
-            return scale(slope, derivative(point))
-
-        return value(x), gradient
-
-    return function
+    return with_pullback(value, lambda u, x: (scale(u, derivative(x)),))
 
 
 def with_derivatives(value, *partials):
@@ -56,28 +66,18 @@ def with_derivatives(value, *partials):
         A function of `n` tensors that broadcasts them first. An upstream
         gradient of exactly zero selects an infinite derivative away.
     """
-
-    @kops.custom_gradient
-    def function(*xs):
-        def gradient(*args, upstream=None):
-            points, slope = (
-                (xs, args[0])
-                if upstream is None
-                else (
-                    args,
-                    upstream,
-                )
-            )
-            return tuple(_selected(slope, p(*points)) for p in partials)
-
-        return value(*xs), gradient
+    function = with_pullback(
+        value, lambda u, *xs: tuple(_selected(u, p(*xs)) for p in partials)
+    )
 
     def broadcast(*xs):
-        # Outside the custom gradient, so that it is summed back over.
+        # Outside the custom gradient, so that gradients are summed back.
         shapes = [tuple(x.shape) for x in xs]
-        if any(None in s for s in shapes) or len(set(shapes)) > 1:
-            total = sum(kops.zeros_like(x) for x in xs)
-            xs = [x + total for x in xs]
+        if len(set(shapes)) > 1 or any(None in s for s in shapes):
+            ones = 1
+            for x in xs:
+                ones = ones * kops.stop_gradient(kops.ones_like(x))
+            xs = [x * ones for x in xs]
         return function(*xs)
 
     return broadcast

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops as kops
 
-from stablekeras.ops.elementary import expm1_kernel, log1p_kernel, twice_atanh
+from stablekeras.ops.elementary import expm1_kernel, log1p_kernel, log1p_near
 from stablekeras.ops.gradient import with_derivative, with_derivatives
 from stablekeras.ops.precision import (
     answered,
@@ -13,6 +13,7 @@ from stablekeras.ops.precision import (
     finfo,
     to_compute,
 )
+from stablekeras.ops.sigmoids import sigmoid_kernel
 from stablekeras.ops.symbolic import stable
 
 __all__ = [
@@ -48,20 +49,23 @@ def clamped_log(x, floor=None):
 
 def _log1mexp_value(x):
     near = x < _LN2
-    # log(1 - e) = -2 atanh(e / (2 - e)), for e = exp(-x) <= 1/2
-    e = kops.exp(-kops.where(near, _LN2, x))
-    far = -twice_atanh(e / (2 - e))
+    e = -kops.exp(-kops.where(near, _LN2, x))
+    far = log1p_near(e, e / (2 + e))
     y = kops.where(near, x, _LN2)
     return kops.where(near, kops.log(-expm1_kernel(-y)), far)
 
 
-def _log1mexp_slope(x):
+def _odds_value(x):
     return 1 / expm1_kernel(x)
 
 
-log1mexp_kernel = with_derivative(
-    _log1mexp_value, _log1mexp_slope, singular=True
-)
+def _odds_slope(x):
+    return 1 / expm1_kernel(x) / expm1_kernel(-x)
+
+
+# 1 / (exp(x) - 1), the derivative of log(1 - exp(-x)).
+odds_kernel = with_derivative(_odds_value, _odds_slope, singular=True)
+log1mexp_kernel = with_derivative(_log1mexp_value, odds_kernel, singular=True)
 
 
 @stable
@@ -80,8 +84,8 @@ def _log_sub_exp_value(x, y):
 
 log_sub_exp_kernel = with_derivatives(
     _log_sub_exp_value,
-    lambda x, y: -1 / expm1_kernel(y - x),
-    lambda x, y: -1 / expm1_kernel(x - y),
+    lambda x, y: -odds_kernel(y - x),
+    lambda x, y: -odds_kernel(x - y),
 )
 
 
@@ -93,24 +97,22 @@ def log_sub_exp(x1, x2):
 
 def _difference(x, y):
     """Compute `x - y`, 0 for equal infinities."""
-    same = kops.equal(x, y)
+    same = kops.logical_and(kops.equal(x, y), kops.equal(kops.abs(x), math.inf))
     return kops.where(same, 0.0, x - kops.where(same, 0.0, y))
 
 
 def _logaddexp_value(x, y):
     high = kops.maximum(x, y)
     e = kops.exp(-kops.abs(_difference(x, y)))
-    # log(1 + e) in two pieces: the sum with `high` may cancel, so the second
-    # piece is kept small. 2 atanh(s) = log((1 + s) / (1 - s)).
+    # The sum with `high` may cancel, so what is added is kept small:
+    # log(1 + e) = log(2) + log(1 + (e - 1) / 2).
     large = e > 0.4
-    s = kops.where(large, (e - 1) / (e + 3), e / (e + 2))
-    return kops.where(large, high + _LN2, high) + twice_atanh(s)
+    f = kops.where(large, 0.5 * (e - 1), e)
+    return kops.where(large, high + _LN2, high) + log1p_near(f, f / (2 + f))
 
 
 def _first_share(x, y):
-    # exp(x) / (exp(x) + exp(y)) = sigmoid(x - y)
-    from stablekeras.ops.sigmoids import sigmoid_kernel
-
+    # exp(x) / (exp(x) + exp(y))
     return sigmoid_kernel(_difference(x, y))
 
 

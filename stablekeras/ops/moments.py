@@ -2,7 +2,8 @@
 
 from keras import ops as kops
 
-from stablekeras.ops.norms import _scale
+from stablekeras.ops.gradient import with_pullback
+from stablekeras.ops.norms import scale_of
 from stablekeras.ops.powers import sqrt_kernel
 from stablekeras.ops.precision import to_compute
 from stablekeras.ops.symbolic import stable
@@ -10,31 +11,55 @@ from stablekeras.ops.symbolic import stable
 __all__ = ["std", "var"]
 
 
-def _spread(x, axis):
-    """Compute the scale and the variance of the scaled entries."""
-    m = _scale(x, axis)
+def _centred(x, axis):
+    """Return the scale, the scaled distances from the mean, their number."""
+    m = scale_of(x, axis)
     y = x / m
     d = y - kops.mean(y, axis=axis, keepdims=True)
     # What the rounding of the mean left over.
     d = d - kops.mean(d, axis=axis, keepdims=True)
-    return m, kops.mean(kops.square(d), axis=axis, keepdims=True)
+    count = kops.sum(kops.ones_like(x), axis=axis, keepdims=True)
+    return m, d, count
 
 
-def _shrunk(out, axis, keepdims):
-    return out if keepdims else kops.sum(out, axis=axis)
+def _mean_square(d, axis):
+    return kops.mean(kops.square(d), axis=axis, keepdims=True)
+
+
+def _reduced(value, pullback, x, axis, keepdims):
+    dtype, (x,) = to_compute(x)
+    out = with_pullback(value, pullback)(x)
+    if not keepdims:
+        out = kops.sum(out, axis=axis)  # over dimensions of size one
+    return kops.cast(out, dtype)
 
 
 @stable
 def var(x, axis=None, keepdims=False):
     """Compute the variance."""
-    dtype, (x,) = to_compute(x)
-    m, v = _spread(x, axis)
-    return kops.cast(_shrunk(m * (m * v), axis, keepdims), dtype)
+
+    def value(x):
+        m, d, _ = _centred(x, axis)
+        return m * (m * _mean_square(d, axis))
+
+    def pullback(u, x):
+        m, d, count = _centred(x, axis)
+        return (u * (m * (2 * d / count)),)
+
+    return _reduced(value, pullback, x, axis, keepdims)
 
 
 @stable
 def std(x, axis=None, keepdims=False):
     """Compute the standard deviation."""
-    dtype, (x,) = to_compute(x)
-    m, v = _spread(x, axis)
-    return kops.cast(_shrunk(m * sqrt_kernel(v), axis, keepdims), dtype)
+
+    def value(x):
+        m, d, _ = _centred(x, axis)
+        return m * sqrt_kernel(_mean_square(d, axis))
+
+    def pullback(u, x):
+        _, d, count = _centred(x, axis)
+        s = sqrt_kernel(_mean_square(d, axis))
+        return (u * (d / kops.where(kops.equal(s, 0), 1.0, s) / count),)
+
+    return _reduced(value, pullback, x, axis, keepdims)

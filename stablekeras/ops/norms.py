@@ -9,29 +9,63 @@ import math
 import keras
 from keras import ops as kops
 
+from stablekeras.ops.gradient import with_pullback
 from stablekeras.ops.powers import power_kernel, sqrt_kernel
-from stablekeras.ops.precision import compute_dtype, result_dtype, to_compute
+from stablekeras.ops.precision import (
+    compute_dtype,
+    finfo,
+    result_dtype,
+    to_compute,
+)
 from stablekeras.ops.symbolic import stable
 
-__all__ = ["cdist", "global_norm", "norm", "normalize"]
+__all__ = [
+    "cdist",
+    "global_norm",
+    "length_kernel",
+    "norm",
+    "normalize",
+    "scale_of",
+]
 
 
-def _scale(x, axis):
+def scale_of(x, axis):
+    """Return the largest size along `axis`, 1 where that is 0 or infinite."""
     m = kops.max(kops.abs(x), axis=axis, keepdims=True)
     usable = kops.logical_and(m > 0, m < math.inf)
     return kops.stop_gradient(kops.where(usable, m, 1.0))
 
 
-def _length(y, axis):
-    """Compute the 2-norm of vectors that are scaled already."""
-    return sqrt_kernel(kops.sum(kops.square(y), axis=axis, keepdims=True))
+def _unit(x, axis):
+    """Return the direction of vectors, and their scale and scaled length."""
+    m = scale_of(x, axis)
+    y = x / m
+    n = sqrt_kernel(kops.sum(kops.square(y), axis=axis, keepdims=True))
+    return y / kops.where(kops.equal(n, 0), 1.0, n), m, n
+
+
+def length_kernel(x, axis):
+    """Compute the 2-norm along `axis`, which stays with size one.
+
+    The gradient is the direction of the vector, found without the length:
+    it is right even where the length overflows.
+    """
+
+    def value(x):
+        _, m, n = _unit(x, axis)
+        return m * n
+
+    return with_pullback(value, lambda u, x: (u * _unit(x, axis)[0],))(x)
+
+
+def _euclidean(order, axis):
+    vector = axis is None or isinstance(axis, int) or len(axis) == 1
+    return order in (None, "fro") or (order == 2 and vector), vector
 
 
 def _order_length(y, order, axis):
-    """Compute any norm of vectors or matrices that are scaled already."""
-    vector = axis is None or isinstance(axis, int) or len(axis) == 1
-    if order is None or order == "fro" or (order == 2 and vector):
-        return _length(y, axis)
+    """Compute a norm, not the 2-norm, of what is scaled already."""
+    vector = _euclidean(order, axis)[1]
     if vector and isinstance(order, (int, float)):
         a = kops.abs(y)
         if order == 1:
@@ -49,11 +83,13 @@ def norm(x, ord=None, axis=None, keepdims=False):
     dtype, (x,) = to_compute(x)
     if ord is not None and axis is None and len(x.shape) == 2:
         axis = (0, 1)  # a matrix norm, as in NumPy
-    m = _scale(x, axis)
-    if ord == 0:
+    if _euclidean(ord, axis)[0]:
+        out = length_kernel(x, axis)
+    elif ord == 0:
         # The count of nonzero entries: not homogeneous.
         out = kops.norm(x, ord=ord, axis=axis, keepdims=True)
     else:
+        m = scale_of(x, axis)
         out = m * _order_length(x / m, ord, axis)
     if not keepdims:
         out = kops.sum(out, axis=axis)  # over dimensions of size one
@@ -64,9 +100,12 @@ def norm(x, ord=None, axis=None, keepdims=False):
 def normalize(x, axis=-1, order=2, epsilon=None):
     """Divide by the norm."""
     dtype, (x,) = to_compute(x)
-    m = _scale(x, axis)
+    m = scale_of(x, axis)
     y = x / m
-    n = _order_length(y, order, axis)
+    if _euclidean(order, axis)[0]:
+        n = length_kernel(y, axis)
+    else:
+        n = _order_length(y, order, axis)
     if epsilon is not None:
         n = kops.maximum(n, epsilon / m)
     n = kops.where(kops.equal(n, 0), 1.0, n)
@@ -80,20 +119,40 @@ def global_norm(tensors):
         return kops.zeros((), "float32")
     tensors = [kops.convert_to_tensor(t) for t in tensors]
     dtype = compute_dtype(result_dtype(*tensors))
-    tensors = [kops.cast(t, dtype) for t in tensors]
-    peaks = [kops.max(kops.abs(t)) for t in tensors if 0 not in t.shape]
-    if not peaks:
-        return kops.zeros((), dtype)
-    m = _scale(kops.stack(peaks), axis=None)
-    m = kops.reshape(m, ())
-    squares = [kops.sum(kops.square(t / m)) for t in tensors]
-    return m * sqrt_kernel(sum(squares))
+    flat = [kops.reshape(kops.cast(t, dtype), (-1,)) for t in tensors]
+
+    def value(*xs):
+        m, n = _joint(xs)
+        return m * n
+
+    def pullback(u, *xs):
+        m, n = _joint(xs)
+        n = kops.where(kops.equal(n, 0), 1.0, n)
+        return tuple(u * (x / m / n) for x in xs)
+
+    return with_pullback(value, pullback)(*flat)
+
+
+def _joint(xs):
+    """Return the common scale of several vectors and their scaled length."""
+    peaks = [kops.max(kops.abs(x), initial=0) for x in xs]
+    m = kops.reshape(scale_of(kops.stack(peaks), axis=None), ())
+    squares = [kops.sum(kops.square(x / m)) for x in xs]
+    return m, sqrt_kernel(sum(squares))
 
 
 @stable
 def cdist(x, y):
     """Compute all distances between the rows of `x` and those of `y`."""
     dtype, (x, y) = to_compute(x, y)
-    apart = kops.expand_dims(x, -2) - kops.expand_dims(y, -3)
-    m = _scale(apart, -1)
-    return kops.cast(kops.squeeze(m * _length(apart / m, -1), -1), dtype)
+    x, y = kops.expand_dims(x, -2), kops.expand_dims(y, -3)
+    # Two numbers near the end of the format may differ by more than it holds.
+    largest = kops.maximum(
+        kops.max(kops.abs(x), axis=-1, keepdims=True),
+        kops.max(kops.abs(y), axis=-1, keepdims=True),
+    )
+    far = largest > finfo(compute_dtype(dtype)).max / 4
+    half = kops.cast(kops.where(far, 0.5, 1.0), x.dtype)
+    out = length_kernel(x * half - y * half, -1) / half
+    out = kops.squeeze(out, -1)
+    return kops.cast(out, dtype)

@@ -1,5 +1,7 @@
 """Roots and powers. A vertical tangent has gradient 0, not infinity."""
 
+import math
+
 import keras
 from keras import ops as kops
 
@@ -37,27 +39,69 @@ def rsqrt(x):
     return answered(rsqrt_kernel, x)
 
 
-def _power_by_base(x, y):
-    zero = kops.equal(x, 0)
-    base = kops.where(zero, 1.0, x)
-    # y - 1 is rounded where y is small; the quotient is not.
+def _lowered(x, y, factor, order):
+    """Compute `factor * x**(y - order)` for `x != 0`.
+
+    The difference would be rounded where `y` is small; the quotient is not.
+    """
     small = kops.abs(y) <= 1
-    near = power_kernel(base, y) / base
-    far = power_kernel(base, kops.where(small, 0.0, y) - 1)
-    slope = y * kops.where(small, near, far)
-    at_zero = kops.where(kops.equal(y, 1), kops.ones_like(y), 0.0 * y)
-    blowup = kops.where(y < 0, -float("inf"), at_zero)
-    return kops.where(zero, blowup, slope)
+    near = factor * _power_value(x, y)
+    for _ in range(order):
+        near = near / x
+    far = _power_value(x, kops.where(small, 0.0, y) - order)
+    # The power wins over the factor, should that be infinite.
+    far = kops.where(kops.equal(far, 0), 0.0, factor * far)
+    return kops.where(small, near, far)
 
 
-def _power_by_exponent(x, y):
-    safe = kops.where(x > 0, x, 1.0)
-    return kops.where(
-        x > 0, power_kernel(safe, y) * kops.log(safe), 0.0 * x * y
-    )
+def _base_slope(x, y):
+    zero = kops.equal(x, 0)
+    slope = _lowered(kops.where(zero, 1.0, x), y, y, 1)
+    # A vertical tangent has slope 0; below, the value itself is infinite.
+    at_zero = kops.where(kops.equal(y, 1), 1.0, 0.0)
+    return kops.where(zero, kops.where(y < 0, -math.inf, at_zero), slope)
 
 
-power_kernel = with_derivatives(kops.power, _power_by_base, _power_by_exponent)
+def _base_second(x, y):
+    zero = kops.equal(x, 0)
+    second = _lowered(kops.where(zero, 1.0, x), y, y * (y - 1), 2)
+    at_zero = kops.where(kops.equal(y, 2), 2.0, 0.0)
+    return kops.where(zero, kops.where(y < 0, math.inf, at_zero), second)
+
+
+def _mixed_second(x, y):
+    positive = x > 0
+    base = kops.where(positive, x, 1.0)
+    factor = 1 + y * kops.log(base)
+    return kops.where(positive, _lowered(base, y, factor, 1), 0.0)
+
+
+def _exponent_slope(x, y):
+    # Where x <= 0 the power is real for integers only; so no slope.
+    positive = x > 0
+    base = kops.where(positive, x, 1.0)
+    # Halves do not underflow before the logarithm has multiplied them.
+    half = _power_value(base, 0.5 * y)
+    slope = half * (kops.log(base) * half)
+    nan = kops.logical_or(kops.isnan(x), kops.isnan(y))
+    return kops.where(positive, slope, kops.where(nan, x * y, 0.0))
+
+
+def _exponent_second(x, y):
+    positive = x > 0
+    log = kops.log(kops.where(positive, x, 1.0))
+    return kops.where(positive, log * _exponent_slope(x, y), 0.0)
+
+
+def _power_value(x, y):
+    return kops.power(x, y)
+
+
+power_kernel = with_derivatives(
+    _power_value,
+    with_derivatives(_base_slope, _base_second, _mixed_second),
+    with_derivatives(_exponent_slope, _mixed_second, _exponent_second),
+)
 
 
 @stable
