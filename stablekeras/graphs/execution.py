@@ -109,6 +109,10 @@ class Execution:
         number, output = ref
         return self.nodes[number].outputs[output]
 
+    def refs_of_results(self):
+        """Returns the references of what the function returned."""
+        return [self.ref(tensor) for _, tensor in self.traced.outputs]
+
     def is_bad(self, ref):
         """Returns whether a reference is a tensor that is not all finite."""
         return ref is not None and self.measured(ref).is_bad

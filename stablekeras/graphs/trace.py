@@ -20,7 +20,7 @@ from tensorflow.python.autograph.impl import api as autograph_api
 from tensorflow.python.eager import backprop
 from tensorflow.python.framework.func_graph import FuncGraph
 
-__all__ = ["Traced", "trace"]
+__all__ = ["Traced", "array_paths", "trace"]
 
 
 @dataclasses.dataclass
@@ -88,6 +88,7 @@ def trace(
     names=None,
     variables=(),
     autograph=True,
+    differentiate=None,
 ):
     """Traces `fn(*args, **kwargs)` without running it.
 
@@ -102,6 +103,10 @@ def trace(
             paths, `"args[0]"`.
         variables: Variables to be called by their paths; others go by the
             names of their resources.
+        differentiate: Variables to differentiate the floating results by,
+            unless `fn` differentiates itself; an empty tuple stands for all
+            trainable variables that `fn` reads or, without any, its floating
+            arguments. `None`: nothing is differentiated.
         autograph: Whether Python control flow on tensors is converted.
 
     Returns:
@@ -126,10 +131,46 @@ def trace(
         args, kwargs = tf.nest.map_structure(placeholder, (args, kwargs or {}))
         if autograph:
             fn = _converted(fn)
-        result = fn(*args, **kwargs)
+        if differentiate is None:
+            result = fn(*args, **kwargs)
+        else:
+            result = _differentiated(traced, fn, args, kwargs, differentiate)
         traced.outputs.extend(_tensors("output", result))
     traced.variables.update(_variables(graph, variables))
     return traced
+
+
+def array_paths(structure):
+    """Yields the path of each array in a nested structure, in flat order.
+
+    Args:
+        structure: Lists, tuples and dicts of arrays, tensors, other things.
+
+    Yields:
+        Tuples of keys and indices.
+    """
+    for path, leaf in _leaves(structure):
+        if _is_array(leaf):
+            yield path
+
+
+def _differentiated(traced, fn, args, kwargs, sources):
+    floats = [t for _, t in traced.inputs if _is_float(t)]
+    with tf.GradientTape() as tape:
+        tape.watch(floats)
+        result = fn(*args, **kwargs)
+    if traced.losses:
+        return result  # it has differentiated what it wanted
+    targets = [t for _, t in _tensors("", result) if _is_float(t)]
+    sources = [getattr(v, "value", v) for v in sources]
+    sources = sources or list(tape.watched_variables()) or floats
+    if targets and sources:
+        tape.gradient(targets, sources)
+    return result
+
+
+def _is_float(tensor):
+    return tensor.dtype.is_floating or tensor.dtype.is_complex
 
 
 def _variables(graph, known):
@@ -184,7 +225,8 @@ def _tensors(prefix, structure):
 
 def _leaves(structure, path=()):
     if isinstance(structure, dict):
-        for key, value in structure.items():
+        for key in sorted(structure, key=str):  # as tf.nest flattens it
+            value = structure[key]
             yield from _leaves(value, (*path, key))
     elif isinstance(structure, (list, tuple)):
         for key, value in enumerate(structure):

@@ -1,0 +1,448 @@
+"""SK2xx: divisions by zero, and normalisations of what has no length."""
+
+import numpy as np
+
+from stablekeras.graphs.match import anything, constant, either, look_through, op
+from stablekeras.hazards.formulas import (
+    ADD,
+    DIVIDE,
+    NORM,
+    SOFTMAX,
+    SPREAD,
+    SUM_OF_EXP,
+    guarded,
+)
+from stablekeras.hazards.hazard import Hazard
+from stablekeras.hazards.site import figure
+
+__all__ = ["HAZARDS", "is_count"]
+
+QUOTIENTS = frozenset(
+    {"RealDiv", "Div", "Reciprocal", "Inv", "Xdivy", "FloorMod", "FloorDiv"}
+)
+_ROOTS = frozenset({"Sqrt", "Rsqrt"})
+
+
+def _denominator(site):
+    return 0 if site.op_type in ("Reciprocal", "Inv") else 1
+
+
+def _by_zero(site):
+    value = site.at(_denominator(site))
+    return bool(value.size and np.all(value == 0.0))
+
+
+def _below(site):
+    place = _denominator(site)
+    return site.inputs[place] if place < len(site.inputs) else None
+
+
+def _zeros(site):
+    place = _denominator(site)
+    zeros = site.inputs[place].stats.zeros
+    size = site.inputs[place].stats.size
+    over = ""
+    if place and site.inputs[0].stats is not None:
+        value = site.at(0)
+        if value.size and np.all(value == 0.0):
+            over = ", and 0/0 is NaN"
+    return (
+        f"the denominator is zero in {zeros} of {size} entries{over}"
+        if size > 1
+        else f"the denominator is zero{over}"
+    )
+
+
+def _zero(site, found):
+    return _by_zero(site)
+
+
+def is_count(site, view):
+    """Whether a tensor counts or sums a mask or another selection."""
+    for _ in range(6):
+        view = look_through(view)
+        if view.type in ("Maximum", *ADD) and view.inputs:
+            view = view.inputs[0]
+            continue
+        break
+    if view.type not in ("Sum", "Size", "Prod", "CountNonzero"):
+        return False
+    if view.type == "Size" or not view.inputs:
+        return True
+    inside = view.inputs[0]
+    if _is_selection(site, inside, 8):
+        return True
+    return False
+
+
+def _is_selection(site, view, depth):
+    """Whether a tensor is made of comparisons or is the data's own mask."""
+    if depth == 0:
+        return False
+    if view.type == "Cast" and view.inputs and view.inputs[0].stats is None:
+        return True
+    view = look_through(view)
+    if view.stats is None:
+        return True
+    if view.type == "OneHot":
+        return True
+    if view.ref[0] in site.execution.sources:
+        stats = view.stats
+        return stats.min is not None and stats.min >= 0.0 and (
+            stats.zeros > 0
+        )
+    if view.type in ("Mul", "Sub", "Maximum", "Minimum", "SelectV2", "Ceil"):
+        sides = [v for v in view.inputs if v.constant is None]
+        return bool(sides) and all(
+            _is_selection(site, side, depth - 1) for side in sides
+        )
+    return False
+
+
+def _not_count(site, found):
+    below = _below(site)
+    return _by_zero(site) and below is not None and not is_count(site, below)
+
+
+def _vector_cause(site, found):
+    return (
+        f"{_zeros(site)}: the vector it measures is all zeros, and has no "
+        "direction"
+    )
+
+
+def _spread_cause(site, found):
+    return f"{_zeros(site)}: the values it measures are all equal"
+
+
+def _softmax_cause(site, found):
+    x = found.get("x")
+    spans = f", its input spans {site.range(x)}" if x and x.stats else ""
+    return f"{_zeros(site)}: every exponential underflowed{spans}"
+
+
+def _target(site, found):
+    below = _below(site)
+    if below is None or not _by_zero(site):
+        return False
+    origin = _source(site, below)
+    return origin is not None and _is_batch(site, origin)
+
+
+def _is_batch(site, origin):
+    return origin in dict(site.traced.inputs) or origin == "captured"
+
+
+def _source(site, view):
+    for _ in range(6):
+        view = look_through(view)
+        if view.type in ("Abs", "Square", "Neg", "Maximum", *ADD) and view.inputs:
+            view = view.inputs[0]
+        else:
+            break
+    return site.origin(view)
+
+
+def _target_cause(site, found):
+    return f'{_zeros(site)}: it is the array "{_source(site, _below(site))}"'
+
+
+def _learned(site, found):
+    below = _below(site)
+    if below is None or not _by_zero(site):
+        return False
+    origin = _source(site, below)
+    return origin is not None and not _is_batch(site, origin)
+
+
+def _learned_cause(site, found):
+    return f'{_zeros(site)}: it is the variable "{_source(site, _below(site))}"'
+
+
+def _lost(site, found):
+    if not _by_zero(site):
+        return False
+    epsilon = found.get("epsilon")
+    if epsilon is None:
+        return False
+    value = np.asarray(look_through(epsilon).constant, np.float64)
+    return bool(np.all(value == 0.0)) or epsilon.stats.max == 0.0
+
+
+def _lost_cause(site, found):
+    epsilon = found["epsilon"]
+    value = np.asarray(look_through(epsilon).constant, np.float64)
+    name = site.literals[0] if site.literals else figure(value.min())
+    return (
+        f"your guard does nothing: the epsilon {name} is 0 in "
+        f"{epsilon.stats.dtype}; {_zeros(site)}"
+    )
+
+
+def _tiny(site, found):
+    value = site.at(_denominator(site))
+    return bool(value.size and np.all(value != 0.0))
+
+
+def _tiny_cause(site, found):
+    value = np.abs(site.at(_denominator(site)))
+    return (
+        f"the denominator is as small as {figure(value.min())}, and the "
+        f"quotient leaves {site.dtype}"
+    )
+
+
+def _root_of_negative(site, found):
+    value = site.at(0)
+    return bool(value.size and np.all(value < 0.0))
+
+
+def _negative_cause(site, found):
+    value = site.at(0)
+    made = ""
+    if look_through(site.inputs[0]).type == "Sub":
+        made = (
+            ": a difference that should not be negative, and is by rounding"
+            if np.abs(value).max() < 1e-2
+            else ": a difference"
+        )
+    return f"the root got {site.where} as low as {figure(value.min())}{made}"
+
+
+def _root_of_zero(site, found):
+    value = site.at(0)
+    return bool(value.size and np.all(np.abs(value) <= 1.2e-38))
+
+
+def _root_cause(site, found):
+    return f"rsqrt got {site.where} equal to zero"
+
+
+def _outside(site, found):
+    value = site.at(0)
+    if site.op_type == "Acosh":
+        return bool(value.size and np.all(value < 1.0))
+    return bool(value.size and np.all(np.abs(value) >= 1.0))
+
+
+def _outside_cause(site, found):
+    value = site.at(0)
+    far = value[np.argmax(np.abs(value))]
+    return (
+        f"{site.op_type.lower()} got {site.where} outside its domain, up to "
+        f"{far:.9g}"
+    )
+
+
+def _quotient(below):
+    return (
+        op(DIVIDE, anything(), below),
+        op(("Reciprocal", "Inv"), below),
+    )
+
+
+HAZARDS = (
+    Hazard(
+        code="SK208",
+        title="division behind an epsilon that vanishes",
+        why=(
+            "An epsilon of 1e-12 is 0 in float16, whose least number is "
+            "6e-8, so adding it to a denominator changes nothing."
+        ),
+        fix=(
+            "Write stablekeras.ops.divide_no_nan(a, b) where 0/0 is to be 0, "
+            "stablekeras.ops.normalize(x, axis=...) for a direction, or "
+            "compute the quotient in float32."
+        ),
+        ops=QUOTIENTS,
+        patterns=_quotient(guarded(anything())),
+        phases=("forward",),
+        test=_lost,
+        cause=_lost_cause,
+        replacement="ops.divide_no_nan",
+    ),
+    Hazard(
+        code="SK204",
+        title="softmax written by hand, all terms underflowed",
+        why=(
+            "exp(x) is 0 below -104 in float32; if that is so for every "
+            "class, exp(x) / sum(exp(x)) is 0/0."
+        ),
+        fix=(
+            "Write stablekeras.ops.softmax(x) in place of "
+            "exp(x) / sum(exp(x)), and stablekeras.ops.log_softmax(x) for "
+            "its log."
+        ),
+        ops=QUOTIENTS,
+        patterns=(
+            op(DIVIDE, SOFTMAX, SUM_OF_EXP),
+            op(DIVIDE, op("Exp", anything("x")), guarded(SUM_OF_EXP)),
+            op(DIVIDE, anything(), guarded(SUM_OF_EXP)),
+            op(
+                DIVIDE,
+                anything(),
+                op("Sum", op("Mul", op("Exp", anything("x")), anything())),
+            ),
+        ),
+        phases=("forward",),
+        test=_zero,
+        cause=_softmax_cause,
+        replacement="ops.softmax",
+    ),
+    Hazard(
+        code="SK202",
+        title="normalisation of a zero vector",
+        why="A vector of zeros has norm 0 and no direction: x / ||x|| is 0/0.",
+        fix=(
+            "Write stablekeras.ops.normalize(x, axis=...) in place of "
+            "x / norm(x): a zero vector stays zero, with a finite gradient."
+        ),
+        ops=QUOTIENTS,
+        patterns=(
+            *_quotient(guarded(NORM)),
+            op(DIVIDE, anything(), op("Mul", NORM, anything())),
+            op(DIVIDE, anything(), op("Mul", guarded(NORM), guarded(NORM))),
+            op(DIVIDE, anything(), op("Sum", op("Abs", anything("x")))),
+            op(DIVIDE, anything(), op("Max", op("Abs", anything("x")))),
+        ),
+        phases=("forward",),
+        test=_zero,
+        cause=_vector_cause,
+        replacement="ops.normalize",
+    ),
+    Hazard(
+        code="SK203",
+        title="standardisation of a constant",
+        why=(
+            "Equal values have standard deviation 0: (x - mean) / std is "
+            "0/0. Max - min of them is 0 as well."
+        ),
+        fix=(
+            "Write (x - mean) / (stablekeras.ops.std(x, axis=...) + 1e-6), "
+            "or keras.layers.Normalization / LayerNormalization, whose "
+            "epsilon is inside the root."
+        ),
+        ops=QUOTIENTS,
+        patterns=(
+            *_quotient(guarded(SPREAD)),
+            *_quotient(
+                op(
+                    "Sub",
+                    op("Max", anything("x")),
+                    op("Min", anything("x")),
+                )
+            ),
+        ),
+        phases=("forward",),
+        test=_zero,
+        cause=_spread_cause,
+        replacement="ops.std",
+    ),
+    Hazard(
+        code="SK205",
+        title="division by a target of zero",
+        why="A percentage error divides by the target, and some targets are 0.",
+        fix=(
+            "Use stablekeras.losses.MeanAbsolutePercentageError, divide by "
+            "stablekeras.ops.divide_no_nan(error, y), or drop these rows."
+        ),
+        ops=QUOTIENTS,
+        phases=("forward",),
+        test=_target,
+        cause=_target_cause,
+        replacement="ops.divide_no_nan",
+    ),
+    Hazard(
+        code="SK206",
+        title="division by a learned value that is zero",
+        why="A gain, temperature or scale started at 0 or was trained to it.",
+        fix=(
+            "Keep it positive by construction: learn its logarithm or divide "
+            "by stablekeras.ops.softplus(value) + 1e-6; give it an "
+            "initializer other than zeros."
+        ),
+        ops=QUOTIENTS,
+        phases=("forward",),
+        test=_learned,
+        cause=_learned_cause,
+    ),
+    Hazard(
+        code="SK201",
+        title="division by zero",
+        why="The denominator reached 0.",
+        fix=(
+            "Write stablekeras.ops.divide_no_nan(a, b) where the quotient is "
+            "to be 0 there, or stablekeras.ops.masked to leave the entries "
+            "out before dividing."
+        ),
+        ops=QUOTIENTS,
+        phases=("forward",),
+        test=_not_count,
+        cause=lambda site, found: _zeros(site),
+        replacement="ops.divide_no_nan",
+    ),
+    Hazard(
+        code="SK207",
+        title="quotient too large for its dtype",
+        why="A denominator that is not 0 but tiny makes the quotient overflow.",
+        fix=(
+            "Add an epsilon that is not small beside the numerator, or "
+            "subtract logarithms: exp(log(a) - log(b)); in float16, divide "
+            "in float32."
+        ),
+        ops=QUOTIENTS,
+        phases=("forward",),
+        test=_tiny,
+        cause=_tiny_cause,
+    ),
+    Hazard(
+        code="SK209",
+        title="root of a negative number",
+        why=(
+            "mean(x*x) - mean(x)**2 and similar differences are negative by "
+            "rounding where the truth is 0; or nothing keeps the argument "
+            "positive."
+        ),
+        fix=(
+            "Write stablekeras.ops.std(x, axis=...) or "
+            "stablekeras.ops.var(x, axis=...) in place of the difference of "
+            "squares, and stablekeras.ops.softplus(x) under a root of an "
+            "unconstrained x."
+        ),
+        ops=_ROOTS,
+        test=_root_of_negative,
+        cause=_negative_cause,
+        replacement="ops.std",
+    ),
+    Hazard(
+        code="SK210",
+        title="reciprocal root of zero",
+        why="A variance or squared norm of 0 has no reciprocal root.",
+        fix=(
+            "Write stablekeras.ops.rsqrt(x + epsilon) with an epsilon inside "
+            "the root, or stablekeras.ops.normalize(x, axis=...)."
+        ),
+        ops=frozenset({"Rsqrt"}),
+        phases=("forward",),
+        test=_root_of_zero,
+        cause=_root_cause,
+        replacement="ops.normalize",
+    ),
+    Hazard(
+        code="SK211",
+        title="argument outside the domain of an inverse function",
+        why=(
+            "A cosine of two unit vectors computed in floating point can be "
+            "1.0000001; arccos of it is NaN."
+        ),
+        fix=(
+            "Write stablekeras.ops.arccos(x), which takes the rounding into "
+            "account, or clip: keras.ops.clip(x, -1 + 1e-6, 1 - 1e-6)."
+        ),
+        ops=frozenset({"Acos", "Asin", "Atanh", "Acosh", "Erfinv", "Ndtri"}),
+        phases=("forward",),
+        test=_outside,
+        cause=_outside_cause,
+        replacement="ops.arccos",
+    ),
+)

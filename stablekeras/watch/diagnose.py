@@ -1,0 +1,428 @@
+"""Say why a run was not finite: root, cause, cure.
+
+    Trace ─► the entries that are not finite, from the loss or, where that is
+             finite, from the gradients ─► the ops that made them ─► the first
+             hazard of the catalogue that the values there show ─► Diagnosis
+"""
+
+import inspect
+
+import numpy as np
+
+from stablekeras.graphs.blame import Root, blame
+from stablekeras.graphs.location import code_line, layer_path
+from stablekeras.graphs.run import run
+from stablekeras.graphs.trace import array_paths, trace
+from stablekeras.hazards.catalogue import UNKNOWN, recognize
+from stablekeras.hazards.site import Site, figure
+from stablekeras.watch.records import Diagnosis, Trace
+
+__all__ = ["diagnose", "explain"]
+
+# What happens inside these is not ours to see.
+_OPAQUE = ("PyFunc", "EagerPyFunc", "PyFuncStateless", "XlaLaunch")
+_MOST_LINES = 12
+
+
+def diagnose(fn, *args, variables=None):
+    """Says why a function's value or gradient is not finite.
+
+    The function is traced and run once, op by op. It has no effect: writes
+    to variables go to copies, nothing is printed or saved.
+
+    Args:
+        fn: Function of tensors, for instance the loss of a training step
+            with a `tf.GradientTape`. If it differentiates nothing itself,
+            its floating results are differentiated.
+        *args: Its arguments: arrays, tensors, or structures of them; the
+            first axis of the first one is taken for the batch.
+        variables: Variables to differentiate by. By default all trainable
+            ones that `fn` reads; without any, its floating arguments.
+
+    Returns:
+        A `Diagnosis`, or `None` if value and gradient are finite.
+
+    Raises:
+        TypeError: If `fn` is not callable.
+
+    Example:
+    >>> import stablekeras, tensorflow as tf
+    >>> def loss(x):
+    ...     return -tf.reduce_mean(tf.math.log(tf.nn.softmax(x)))
+    >>> diagnosis = stablekeras.diagnose(loss, tf.constant([[0.0, 200.0]]))
+    >>> diagnosis.code, diagnosis.title
+    ('SK101', 'log of an underflowed softmax')
+    """
+    if not callable(fn):
+        raise TypeError(
+            f"fn must be callable. Received: fn={fn!r}. Pass the function "
+            "that computes the loss."
+        )
+    traced = trace(
+        fn,
+        args,
+        names=_names(fn, args),
+        variables=variables or (),
+        differentiate=tuple(variables or ()),
+    )
+    rows = _rows(traced.values)
+    execution = run(traced, rows=rows)
+    outputs = tuple((n, execution.ref(t)) for n, t in traced.outputs)
+    found = Trace(
+        execution=execution,
+        losses=tuple((n, r) for n, r in outputs if r is not None)
+        or tuple(("loss", execution.ref(t)) for t in traced.losses),
+        gradients=tuple((n, execution.ref(t)) for n, t in traced.gradients),
+        outputs=outputs,
+        rows=rows,
+        arrays=tuple(n for n, _ in traced.inputs),
+    )
+    return explain(found) if found.reproduced else None
+
+
+def _names(fn, args):
+    """Names the array arguments as the function does."""
+    try:
+        own = list(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):
+        own = []
+    names = []
+    for place, arg in enumerate(args):
+        name = f"args[{place}]"
+        if place < len(own) and own[place].kind in (
+            inspect.Parameter.POSITIONAL_ONLY,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        ):
+            name = own[place].name
+        names += [
+            name + "".join(f"[{key!r}]" for key in path)
+            for path in array_paths(arg)
+        ]
+    return names
+
+
+def _rows(values):
+    for value in values:
+        if value.shape.rank:
+            return int(value.shape[0])
+    return None
+
+
+def explain(trace):
+    """Returns the `Diagnosis` of a `Trace`.
+
+    A cause is named only where the run showed it: an op that gave what is
+    not finite from finite entries, and values there that break a formula
+    of the catalogue. All else is `"SK000"`, with what was measured.
+
+    Args:
+        trace: A `Trace`.
+
+    Returns:
+        A `Diagnosis`.
+    """
+    execution = trace.execution
+    if execution.error is not None:
+        return _of_error(trace)
+    for phase, updates, sinks in _sinks(trace):
+        bad = [(n, r) for n, r in sinks if execution.is_bad(r)]
+        if bad:
+            return _of_sinks(trace, phase, updates, bad)
+    return _not_reproduced(trace)
+
+
+def _sinks(trace):
+    execution = trace.execution
+    yield "forward", False, trace.losses
+    yield "backward", False, trace.gradients
+    yield "forward", False, trace.outputs
+    yield "backward", True, execution.writes
+
+
+def _of_error(trace):
+    execution = trace.execution
+    node = execution.error
+    root = Root(node, 0, np.ones((), bool))
+    site = Site(execution, None, root, "forward")
+    evidence = (f"{node.type} ({node.op.name}) raised: {node.error}",)
+    if site.label() is None:
+        return Diagnosis(
+            code=UNKNOWN.code,
+            title=f"{node.type} failed",
+            cause=node.error.splitlines()[0],
+            remedy=UNKNOWN.fix,
+            op_type=node.type,
+            op_name=node.op.name,
+            layer=layer_path(execution.traced, node),
+            location=code_line(node.op),
+            evidence=(*evidence, *trace.notes),
+        )
+    hazard, found = recognize(site)
+    return Diagnosis(
+        code=hazard.code,
+        title=hazard.title,
+        cause=hazard.cause(site, found),
+        remedy=hazard.fix,
+        op_type=node.type,
+        op_name=node.op.name,
+        layer=layer_path(execution.traced, node),
+        location=code_line(node.op),
+        samples=tuple(site.label()[3]),
+        evidence=(*evidence, *trace.notes),
+    )
+
+
+def _not_reproduced(trace):
+    return Diagnosis(
+        code=UNKNOWN.code,
+        title="not reproduced",
+        cause=(
+            "the step, run again op by op on the recorded batch and state, "
+            "was finite throughout"
+        ),
+        remedy=(
+            "Look for what the replay leaves out: compilation "
+            "(jit_compile=False tells), unseeded randomness, state outside "
+            "the model."
+        ),
+        evidence=(
+            f"{len(trace.execution.nodes)} ops ran, and every loss, gradient "
+            "and written value was finite",
+            *trace.notes,
+        ),
+    )
+
+
+def _of_sinks(trace, phase, updates, bad):
+    execution = trace.execution
+    found = blame(execution, [ref for _, ref in bad])
+    sites = []
+    for root in _ranked(execution, found, phase):
+        own = phase
+        if execution.traced.is_backward(root.node.op) and not updates:
+            own = "backward"
+        site = Site(execution, found, root, own, trace.history)
+        if updates:
+            site.updates = bad[0][0]
+        sites.append(site)
+    if not sites:
+        return _without_root(trace, phase, bad)
+    site, hazard, captured = _choose(execution, found, sites)
+    return _diagnosis(trace, site, hazard, captured, bad, sites)
+
+
+def _ranked(execution, found, phase):
+    """Roots, the one to name first: faults of the data, then by time.
+
+    In the backward pass it is the time at which the entry enters that pass.
+    """
+
+    def key(root):
+        node = root.node
+        given = node.number in execution.sources or node.type == "ReadVariableOp"
+        literal = node.type == "Const"
+        entry = node.number
+        if phase == "backward":
+            chain = found.chain((node.number, root.output))
+            entry = next(
+                (
+                    n
+                    for n in chain
+                    if execution.traced.is_backward(execution.nodes[n].op)
+                ),
+                node.number,
+            )
+        return (not given, literal, entry, node.number)
+
+    return sorted(found.roots, key=key)
+
+
+def _choose(execution, found, sites):
+    """Returns the first site that the catalogue knows, and what it is."""
+    for site in sites:
+        if site.root.node.type in _OPAQUE:
+            return site, UNKNOWN, {}
+        site = _past_deliberate(execution, found, site)
+        hazard, captured = recognize(site)
+        return site, hazard, captured
+    raise AssertionError("no site")
+
+
+def _past_deliberate(execution, found, site):
+    """Steps from an Inf that was meant, as in a mask, to what broke on it."""
+    root = site.root
+    stats = root.node.outputs[root.output].stats
+    deliberate = stats.nan == 0 and (
+        root.node.type == "Const" or root.node.number in execution.sources
+    )
+    if not deliberate:
+        return site
+    for number in found.chain((root.node.number, root.output))[1:]:
+        node = execution.nodes[number]
+        for output, measured in enumerate(node.outputs):
+            mask = found.wanted.get((number, output))
+            if mask is None or measured.stats is None or not measured.stats.nan:
+                continue
+            moved = Site(
+                execution,
+                found,
+                Root(node, output, mask),
+                site.phase,
+                site.history,
+            )
+            hazard, _ = recognize(moved)
+            if hazard.code in ("SK505", "SK412", "SK404"):
+                return moved
+            return site
+    return site
+
+
+def _without_root(trace, phase, bad):
+    name, ref = bad[0]
+    return Diagnosis(
+        code=UNKNOWN.code,
+        title=UNKNOWN.title,
+        cause=f"{name} is not finite, and no op that made it so was found",
+        remedy=UNKNOWN.fix,
+        phase=phase,
+        evidence=(*_sink_facts(trace), *trace.notes),
+    )
+
+
+def _diagnosis(trace, site, hazard, captured, bad, sites):
+    execution = trace.execution
+    node = site.node
+    if hazard is UNKNOWN:
+        cause = (
+            f"{site.root.node.type} ({site.root.node.op.name}) gave "
+            f"{site.where} not finite from finite inputs; why was not shown"
+        )
+        if site.root.node.type in _OPAQUE:
+            cause += ": what runs inside a Python function cannot be seen"
+    elif hazard.cause is None:
+        cause = f"{site.op_type} gave {site.where} that are not finite"
+    else:
+        cause = hazard.cause(site, captured)
+    given = site.given() is not None
+    rows = _samples(execution, site)
+    return Diagnosis(
+        code=hazard.code,
+        title=hazard.title,
+        cause=cause,
+        remedy=hazard.fix,
+        phase=site.phase,
+        op_type=None if given else node.type,
+        op_name=None if given else node.op.name,
+        layer=None if given else layer_path(execution.traced, node),
+        location=None if given else code_line(node.op),
+        samples=rows,
+        inputs=(site.root.node.outputs[0].stats,)
+        if given and site.root.node.outputs[0].stats
+        else site.statistics(),
+        chain=_chain(execution, site),
+        contributing=_contributing(trace, site, captured, rows),
+        evidence=_evidence(trace, site, sites, bad),
+    )
+
+
+def _samples(execution, site):
+    rows = set(site.rows)
+    if site.label() is not None:
+        return tuple(site.label()[3])
+    # The same op in other turns of a loop.
+    for root in site.blame.roots:
+        if root.node.op is site.root.node.op and root is not site.root:
+            rows |= set(Site(execution, site.blame, root, site.phase).rows)
+    return tuple(sorted(rows))
+
+
+def _chain(execution, site):
+    ref = (site.root.node.number, site.root.output)
+    lines = []
+    for number in site.blame.chain(ref):
+        node = execution.nodes[number]
+        stats = next((o.stats for o in node.outputs if o.is_bad), None)
+        lines.append(f"{node.type}: {stats if stats else node.op.name}")
+    if len(lines) > _MOST_LINES:
+        cut = len(lines) - _MOST_LINES
+        lines[_MOST_LINES - 1 : -1] = [f"… {cut} more ops"]
+    return tuple(lines)
+
+
+def _contributing(trace, site, captured, rows):
+    facts = []
+    x = captured.get("x")
+    if x is not None and x.stats is not None and x.stats.min is not None:
+        layer = layer_path(site.traced, x.node)
+        whose = f'layer "{layer}"' if layer else x.node.op.name
+        facts.append(f"{whose} gave values in {site.range(x)}")
+    facts += _extreme_rows(trace, site, rows)
+    name, size = site.largest_variable()
+    if size > 1e4:
+        facts.append(f'variable "{name}" reaches {figure(size)}')
+    return tuple(facts)
+
+
+def _extreme_rows(trace, site, rows):
+    """Tells which of the failing rows stand out in the batch's arrays."""
+    if not rows:
+        return
+    traced = trace.execution.traced
+    for (name, _), value in zip(traced.inputs, traced.values, strict=True):
+        if not value.dtype.is_floating or value.shape.rank < 1:
+            continue
+        if value.shape[0] != trace.rows:
+            continue
+        array = value.numpy().astype(np.float64)
+        array = np.abs(array.reshape(array.shape[0], -1))
+        kept = array[np.isfinite(array)]
+        if not kept.size:
+            continue
+        middle = float(np.median(kept))
+        part = np.where(np.isfinite(array[list(rows)]), array[list(rows)], 0)
+        if not part.size:
+            continue
+        row, column = np.unravel_index(np.argmax(part), part.shape)
+        top = part[row, column]
+        if top > 10 * max(middle, 1e-12) and top > 10:
+            place = f"row {rows[row]}"
+            if array.shape[1] > 1:
+                place += f", column {column}"
+            yield (
+                f'array "{name}", {place}: {figure(top)}; the median of the '
+                f"batch is {figure(middle)}"
+            )
+
+
+def _evidence(trace, site, sites, bad):
+    facts = list(_sink_facts(trace))
+    root = site.root.node
+    facts.append(f"root {root.type}: {root.outputs[site.root.output].stats}")
+    if site.is_derivative:
+        facts.append(
+            f"{root.op.name} is the derivative of {site.node.op.name}"
+        )
+    others = [s for s in sites if s.root.node.op is not root.op][:5]
+    for other in others:
+        place = code_line(other.node.op)
+        facts.append(
+            f"also {other.root.node.type} ({other.root.node.op.name}) made "
+            f"{other.where} not finite" + (f", {place}" if place else "")
+        )
+    return (*facts, *trace.notes)
+
+
+def _sink_facts(trace):
+    execution = trace.execution
+    for name, ref in trace.losses:
+        if ref is not None and execution.measured(ref).stats is not None:
+            stats = execution.measured(ref).stats
+            yield f"{name}: {stats}"
+            break
+    bad = [n for n, r in trace.gradients if execution.is_bad(r)]
+    if trace.gradients:
+        shown = ", ".join(bad[:5]) + (" …" if len(bad) > 5 else "")
+        yield (
+            f"{len(bad)} of {len(trace.gradients)} gradients are not finite"
+            + (f": {shown}" if bad else "")
+        )
