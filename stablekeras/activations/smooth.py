@@ -9,6 +9,8 @@ import math
 
 from keras import ops as kops
 
+from stablekeras.activations import minima
+from stablekeras.activations.minima import through_root
 from stablekeras.ops.elementary import (
     expm1_kernel,
     sech2_kernel,
@@ -211,7 +213,9 @@ def _silu_second(x):
     return sigmoid_slope(y) * (2 - y * tanh_kernel(0.5 * y))
 
 
-_silu_slope = with_derivative(_silu_slope_value, _silu_second)
+_silu_slope = with_derivative(
+    through_root(_silu_slope_value, minima.SILU), _silu_second
+)
 _silu = with_derivative(
     lambda x: _gated_value(x, sigmoid_kernel(x)), _silu_slope
 )
@@ -255,7 +259,7 @@ def _mish_second(x):
 
 _mish = with_derivative(
     lambda x: _gated_value(x, _mish_parts(x)[0]),
-    with_derivative(_mish_slope_value, _mish_second),
+    with_derivative(through_root(_mish_slope_value, minima.MISH), _mish_second),
 )
 
 
@@ -276,7 +280,7 @@ def _gelu_second(x):
 
 _gelu = with_derivative(
     lambda x: _gated_value(x, normal_cdf(x)),
-    with_derivative(_gelu_slope_value, _gelu_second),
+    with_derivative(through_root(_gelu_slope_value, minima.GELU), _gelu_second),
 )
 
 _ROOT = 2 * math.sqrt(2 / math.pi)
@@ -297,7 +301,22 @@ def _gelu_tanh_slope(x):
     return sigmoid_kernel(u) * (1 + y * (sigmoid_kernel(-u) * rate))
 
 
-_gelu_tanh = with_derivative(_gelu_tanh_value, _gelu_tanh_slope)
+def _gelu_tanh_second(x):
+    # The derivative of S(u) + x S'(u) u'; S'' = -S' tanh(u / 2).
+    y = _bounded(x, 40.0)
+    u = _ROOT * y * (1 + _CUBE * y * y)
+    rate = _ROOT * (1 + 3 * _CUBE * y * y)
+    bend = 6 * _ROOT * _CUBE * y
+    turn = bend - rate * rate * tanh_kernel(0.5 * u)
+    return sigmoid_slope(u) * (2 * rate + y * turn)
+
+
+_gelu_tanh = with_derivative(
+    _gelu_tanh_value,
+    with_derivative(
+        through_root(_gelu_tanh_slope, minima.GELU_TANH), _gelu_tanh_second
+    ),
+)
 
 
 @stable

@@ -13,13 +13,24 @@ import fractions
 import math
 
 import keras
+import numpy as np
 from keras import ops as kops
 
 from stablekeras.ops.gradient import with_derivative
 from stablekeras.ops.precision import answered
 from stablekeras.ops.symbolic import stable
 
-__all__ = ["expm1", "horner", "log1p", "tanh", "x_coth_minus_one"]
+__all__ = [
+    "expm1",
+    "horner",
+    "log1p",
+    "log1p_near",
+    "split",
+    "tanh",
+    "terms",
+    "twice_atanh",
+    "x_coth_minus_one",
+]
 
 
 def horner(coefficients, x):
@@ -34,6 +45,20 @@ def terms(x, single, double):
     """Choose how many terms of a series the dtype of `x` can tell apart."""
     wide = keras.backend.standardize_dtype(x.dtype) == "float64"
     return double if wide else single
+
+
+def split(constant, x):
+    """Split a constant into the number the dtype of `x` has, and the rest.
+
+    Args:
+        constant: `(high, low)`, a float64 and what it leaves over.
+        x: Tensor in compute precision.
+    """
+    high, low = constant
+    if terms(x, False, True):
+        return high, low
+    single = float(np.float32(high))
+    return single, high - single
 
 
 def _coth_series(count):

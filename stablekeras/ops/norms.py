@@ -41,7 +41,8 @@ def _unit(x, axis):
     m = scale_of(x, axis)
     y = x / m
     n = sqrt_kernel(kops.sum(kops.square(y), axis=axis, keepdims=True))
-    return y / kops.where(kops.equal(n, 0), 1.0, n), m, n
+    # Not `y / n`: XLA would divide by m * n, which may be infinite.
+    return y * (1 / kops.where(kops.equal(n, 0), 1.0, n)), m, n
 
 
 def length_kernel(x, axis):
@@ -109,7 +110,7 @@ def normalize(x, axis=-1, order=2, epsilon=None):
     if epsilon is not None:
         n = kops.maximum(n, epsilon / m)
     n = kops.where(kops.equal(n, 0), 1.0, n)
-    return kops.cast(y / n, dtype)
+    return kops.cast(y * (1 / n), dtype)
 
 
 def global_norm(tensors):
@@ -127,8 +128,8 @@ def global_norm(tensors):
 
     def pullback(u, *xs):
         m, n = _joint(xs)
-        n = kops.where(kops.equal(n, 0), 1.0, n)
-        return tuple(u * (x / m / n) for x in xs)
+        n = 1 / kops.where(kops.equal(n, 0), 1.0, n)
+        return tuple(u * (x / m * n) for x in xs)
 
     return with_pullback(value, pullback)(*flat)
 

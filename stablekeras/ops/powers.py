@@ -28,9 +28,12 @@ def _rsqrt_value(x):
     return 1 / kops.sqrt(x)
 
 
-rsqrt_kernel = with_derivative(
-    _rsqrt_value, lambda x: -0.5 * rsqrt_kernel(x) / x, singular=True
-)
+def _rsqrt_slope(x):
+    # Not `/ x`: XLA would divide by sqrt(x) * x, which may be 0.
+    return -0.5 * rsqrt_kernel(x) * (1 / x)
+
+
+rsqrt_kernel = with_derivative(_rsqrt_value, _rsqrt_slope, singular=True)
 
 
 @stable
@@ -45,9 +48,10 @@ def _lowered(x, y, factor, order):
     The difference would be rounded where `y` is small; the quotient is not.
     """
     small = kops.abs(y) <= 1
-    near = factor * _power_value(x, y)
-    for _ in range(order):
-        near = near / x
+    near = factor * _power_value(x, y) / x
+    if order == 2:
+        # Not `/ x / x`: XLA would divide by x * x, which may be 0.
+        near = near * (1 / x)
     far = _power_value(x, kops.where(small, 0.0, y) - order)
     # The power wins over the factor, should that be infinite.
     far = kops.where(kops.equal(far, 0), 0.0, factor * far)
@@ -137,26 +141,28 @@ def _hypot_value(x, y):
     return m * r
 
 
-def _hypot_slope(x, y):
+def _direction(x, y):
+    """Return the two slopes and `1 / hypot`; 0 at the origin."""
     m, r = _scaled(x, y)
-    zero = kops.equal(m, 0)
-    return x / kops.where(zero, 1.0, m) / r
+    m = kops.where(kops.equal(m, 0), 1.0, m)
+    # Not `/ m / r`: XLA would divide by m * r, which may be infinite.
+    r = 1 / r
+    return x / m * r, y / m * r, r / m
+
+
+def _hypot_slope(x, y):
+    return _direction(x, y)[0]
 
 
 def _hypot_second(x, y):
     # y**2 / h**3
-    m, r = _scaled(x, y)
-    zero = kops.equal(m, 0)
-    m = kops.where(zero, 1.0, m)
-    u = y / m / r
-    return kops.where(zero, 0.0, u * (u / m / r))
+    _, v, inverse = _direction(x, y)
+    return v * (v * inverse)
 
 
 def _hypot_mixed(x, y):
-    m, r = _scaled(x, y)
-    zero = kops.equal(m, 0)
-    m = kops.where(zero, 1.0, m)
-    return kops.where(zero, 0.0, -(x / m / r) * (y / m / r / m / r))
+    u, v, inverse = _direction(x, y)
+    return -u * (v * inverse)
 
 
 _hypot_by_first = with_derivatives(_hypot_slope, _hypot_second, _hypot_mixed)

@@ -93,7 +93,9 @@ def _logit_slope(p):
 
 
 def _logit_second(p):
-    return (2 * p - 1) / p / p / (1 - p) / (1 - p)
+    # Not `/ p / p`: XLA would divide by p * p, which may be 0.
+    a, b = 1 / p, 1 / (1 - p)
+    return (2 * p - 1) * b * b * a * a
 
 
 logit_kernel = with_derivative(

@@ -3,7 +3,9 @@
 import keras
 import numpy as np
 
-__all__ = ["MODES", "derivatives"]
+from tests.accuracy import formats
+
+__all__ = ["DTYPES", "MODES", "derivatives"]
 
 _BACKEND = keras.backend.backend()
 
@@ -12,6 +14,17 @@ MODES = {
     "jax": ("eager", "xla"),
     "torch": ("eager",),
 }[_BACKEND]
+
+
+# JAX has float64 only if it is asked for before it starts.
+DTYPES = tuple(
+    d
+    for d in formats.DTYPES
+    if keras.backend.standardize_dtype(
+        keras.ops.convert_to_tensor(np.zeros(1), dtype=d).dtype
+    )
+    == d
+)
 
 
 def derivatives(function, inputs, weights, mode, second=True):
@@ -63,7 +76,7 @@ def _tensorflow(function, inputs, weights, mode, second):
         return [one(x) for x in xs]
 
     if mode != "eager":
-        every = tf.function(every, jit_compile=mode == "xla")
+        every = tf.function(every, jit_compile=mode == "xla", autograph=False)
     xs = [tf.constant(x) for x in inputs]
     return [tuple(_numpy(t) for t in r) for r in every(*xs)]
 

@@ -40,6 +40,8 @@ class Entry:
         dps: Digits of the oracle; by default what the row needs.
         corners: Inputs where the second derivative does not exist.
         dtypes: The formats it is measured in.
+        every: Ask only one row in so many; for functions that take the rows
+            one by one.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Entry:
     dps: int | None = None
     corners: tuple = ()
     dtypes: tuple = DTYPES
+    every: int = 1
 
 
 @dataclasses.dataclass
@@ -103,7 +106,7 @@ def rows_of(entry, fmt, count, seed):
         and (entry.accept is None or entry.accept(list(map(mpf, r))))
         for r in rows
     ]
-    return rows[np.asarray(keep)]
+    return rows[np.asarray(keep)][:: entry.every]
 
 
 def truths_of(entry, fmt, rows, weights):

@@ -166,7 +166,9 @@ def _cdist(function):
 
 def _global_norm(x):
     # One row at a time has no meaning for it: the whole is one vector.
-    return kops.stack([ops.global_norm([r[:2], r[2:]]) for r in x])
+    return kops.stack(
+        [ops.global_norm([r[:2], r[2:]]) for r in kops.unstack(x)]
+    )
 
 
 def _raising_at_zero(formula):
@@ -283,6 +285,7 @@ ENTRIES = [
         _global_norm,
         _length,
         arity=4,
+        every=8,
         accept=any,
         unit=_over_length,
     ),
@@ -301,7 +304,8 @@ ENTRIES = [
         _normalize,
         outputs=4,
         accept=any,
-        unit=lambda r: (0, _over_length(r)[2], _over_length(r)[2] ** 2),
+        # The upstream gradient is up to 2, and so is each term.
+        unit=lambda r: (0, 2 * _over_length(r)[2], 2 * _over_length(r)[2] ** 2),
     ),
     _binary(
         "power",

@@ -1,0 +1,114 @@
+"""The slopes of the self-gated activations near their minimum.
+
+There the slope is zero as the difference of two terms of size one, and the
+plain formula keeps only their absolute precision. Here it is the distance
+from the minimum times a Taylor series, and keeps its relative precision.
+"""
+
+from keras import ops as kops
+
+from stablekeras.ops.elementary import horner, split, terms
+
+__all__ = ["GELU", "GELU_TANH", "MISH", "SILU", "through_root"]
+
+_REACH = 0.125
+
+
+def through_root(slope, minimum):
+    """Return `slope`, replaced by its series within 1/8 of the minimum.
+
+    Args:
+        slope: Function of a tensor in compute precision.
+        minimum: One of the tables of this module.
+    """
+    root, series = minimum
+
+    def mended(x):
+        high, low = split(root, x)
+        s = (x - high) - low
+        near = kops.abs(s) < _REACH
+        s = kops.where(near, s, 0.0)
+        value = s * horner(series[: terms(x, 6, 14)], s)
+        return kops.where(near, value, slope(x))
+
+    return mended
+
+
+# ((root, what its float64 leaves over), Taylor series of slope / distance),
+# from mpmath at 60 digits.
+GELU = (
+    (-0.7517915246935645, 1.4956759177009883e-17),
+    [
+        0.4314939923140469,
+        0.388284982990552,
+        -0.018199676398671087,
+        -0.1140082332972217,
+        -0.014771522148244337,
+        0.019421679838189067,
+        0.004539228379125415,
+        -0.002239538068073497,
+        -0.0007448268386746817,
+        0.00018633974623233514,
+        8.615947861116571e-05,
+        -1.121438018842664e-05,
+        -7.74846130700372e-06,
+        4.3284506257392273e-07,
+    ],
+)
+GELU_TANH = (
+    (-0.7524614220710163, 3.635560509207687e-17),
+    [
+        0.4304000910248585,
+        0.38751844613578895,
+        -0.01578285352184803,
+        -0.11394448308095899,
+        -0.01661932834305256,
+        0.019682309459833118,
+        0.005261059254921912,
+        -0.0024227318458750974,
+        -0.0009274420230205449,
+        0.00026392764052681053,
+        0.00012425227802639782,
+        -3.4956171694436116e-05,
+        -1.5950896871645105e-05,
+        5.918611710894005e-06,
+    ],
+)
+MISH = (
+    (-1.1924312145154952, -4.8484829848031044e-17),
+    [
+        0.2669479140495345,
+        0.20473126408010586,
+        0.04190782104360987,
+        -0.020271822716684245,
+        -0.01582112656173338,
+        -0.0033606849270232685,
+        0.0010924055409445854,
+        0.0009898181021289196,
+        0.00025412936386191073,
+        -4.1961496031696126e-05,
+        -5.582891567360688e-05,
+        -1.72992708103044e-05,
+        9.427361327376651e-07,
+        2.9088199364912223e-06,
+    ],
+)
+SILU = (
+    (-1.2784645427610737, -1.0946994183093437e-16),
+    [
+        0.2178117057198001,
+        0.1466487969969469,
+        0.018874814223782312,
+        -0.015222655223188032,
+        -0.006606589138356696,
+        0.000126627410081122,
+        0.0007985218818397998,
+        0.00018570724361186496,
+        -4.090534237428612e-05,
+        -2.9733542213263917e-05,
+        -2.942631888842464e-06,
+        2.346029682463866e-06,
+        8.599695028268575e-07,
+        -3.051244750055421e-08,
+    ],
+)

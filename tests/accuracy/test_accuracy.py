@@ -1,0 +1,61 @@
+"""Values and derivatives against the exact oracle, in every dtype and mode.
+
+The contract: within 4 ULP, counted on the exact value, beyond what one ULP of
+input error causes; value and gradient. Second derivatives are finite where
+the truth is, and within 8 ULP.
+"""
+
+import functools
+
+import pytest
+
+from tests.accuracy.backends import DTYPES, MODES
+from tests.accuracy.measure import measure, questions
+from tests.accuracy.registry import ENTRIES
+
+BOUND = 4.0
+SECOND_BOUND = 8.0
+
+IDS = [
+    f"{entry.name}-{sum(e.name == entry.name for e in ENTRIES[:i])}"
+    for i, entry in enumerate(ENTRIES)
+]
+SHORT, LONG = (12, 0), (90, 1)
+
+
+@functools.lru_cache(maxsize=4)
+def _asked(index, count, seed):
+    entry = ENTRIES[index]
+    dtypes = tuple(d for d in entry.dtypes if d in DTYPES)
+    return questions(entry, count, seed, dtypes)
+
+
+def _check(index, form, mode):
+    entry = ENTRIES[index]
+    figures = measure(entry, _asked(index, *form), mode)
+    broken = [
+        (dtype, what, getattr(f, what), getattr(f, f"{what}_at"))
+        for dtype, f in figures.items()
+        for what, bound in (
+            ("value", BOUND),
+            ("gradient", BOUND),
+            ("curve", SECOND_BOUND),
+        )
+        if getattr(f, what) > bound
+    ]
+    assert broken == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("index", range(len(ENTRIES)), ids=IDS)
+def test_reduced_grid_keeps_the_contract(index, mode):
+    """The function is within the contract on a compact grid."""
+    _check(index, SHORT, mode)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("index", range(len(ENTRIES)), ids=IDS)
+def test_full_grid_keeps_the_contract(index, mode):
+    """The function is within the contract on a fine grid."""
+    _check(index, LONG, mode)
