@@ -14,6 +14,8 @@ def _home(module):
 
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+# The demo plays the user: its formulas are those to be blamed.
+_DEMO = os.path.normcase(os.path.join(_PACKAGE, "demo") + os.sep)
 _PATHS = sysconfig.get_paths()
 _STRANGERS = tuple(
     os.path.normcase(path)
@@ -32,6 +34,8 @@ def _is_users(filename):
     path = os.path.normcase(os.path.abspath(filename))
     if filename.startswith("<"):
         return filename.startswith(("<ipython", "<stdin", "<doctest"))
+    if path.startswith(_DEMO):
+        return True
     if f"{os.sep}site-packages{os.sep}" in path:
         return False
     if os.path.basename(path).startswith("__autograph_generated"):

@@ -68,7 +68,8 @@ def screen(incident):
     )
     parts = [_facts(incident)]
     if d.chain:
-        chain = list(d.chain)
+        # The names of the ops tell the path; the figures are in the page.
+        chain = [link.split(":")[0] for link in d.chain]
         if len(chain) > _CHAIN_SHOWN:
             cut = len(chain) - _CHAIN_SHOWN + 1
             chain[_CHAIN_SHOWN - 2 : -1] = [f"… {cut} more …"]
