@@ -1,0 +1,143 @@
+"""Divergences of distributions and of counts: Kullback-Leibler, Poisson."""
+
+import keras
+from keras import ops as kops
+
+from stablekeras.losses.inputs import prepare, same_rank
+from stablekeras.losses.kernels import clamp_floor
+from stablekeras.losses.logits import origin_of
+from stablekeras.losses.origin import log_probabilities
+from stablekeras.losses.reduction import mean
+from stablekeras.losses.wrapper import LossFunctionWrapper
+from stablekeras.ops import clamped_log, xlogy
+from stablekeras.ops.symbolic import stable
+
+__all__ = ["KLDivergence", "Poisson", "kl_divergence", "poisson"]
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+@stable
+def kl_divergence(y_true, y_pred):
+    """Computes the Kullback-Leibler divergence, alive at zero.
+
+    Formula: `sum(y * log(y / p))`, 0 where `y == 0`; `y` and `p` above 1 count
+    as 1, as in Keras. Where `y_pred` was made by a softmax or sigmoid that can
+    be found, the logits are used.
+
+    Args:
+        y_true: Probabilities, of the shape of `y_pred`.
+        y_pred: Probabilities, any floating dtype.
+
+    Returns:
+        Tensor of the shape of `y_pred` without the last axis, in its dtype.
+
+    Raises:
+        ValueError: If the shapes do not broadcast.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: `-y / p`, exact down to `p = eps**2`, and that of `p = eps**2`
+        below.
+
+    Example:
+    >>> p = np.array([[1e-20, 1.0]])
+    >>> stablekeras.losses.kl_divergence([[1, 0]], p).numpy().round(3)
+    array([46.052])
+    """
+    y_true, y_pred, dtype = prepare(y_true, y_pred)
+    y_true, y_pred = same_rank(y_true, y_pred)
+    y = kops.clip(y_true, 0.0, 1.0)
+    origin = origin_of(y_pred, "softmax", y.dtype)
+    if origin is None:
+        p = kops.minimum(y_pred, 1.0)
+        log_p = clamped_log(p, floor=clamp_floor(p))
+    else:
+        log_p = log_probabilities(origin)
+        log_p = kops.where(kops.equal(y, 0), kops.zeros_like(log_p), log_p)
+    return kops.cast(kops.sum(xlogy(y, y) - y * log_p, axis=-1), dtype)
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+@stable
+def poisson(y_true, y_pred):
+    """Computes the Poisson loss, alive at zero.
+
+    Formula: `mean(p - y * log(p))`.
+
+    Args:
+        y_true: Counts >= 0, of the shape of `y_pred`.
+        y_pred: Rates >= 0, any floating dtype.
+
+    Returns:
+        Tensor of the shape of `y_pred` without the last axis, in its dtype.
+
+    Raises:
+        ValueError: If the shapes do not broadcast.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: `1 - y / p`, exact down to `p = eps**2`, and that of
+        `p = eps**2` below.
+
+    Example:
+    >>> p = np.array([[0.0, 1.0]])
+    >>> stablekeras.losses.poisson([[0, 3]], p).numpy()
+    array([0.5])
+    """
+    y_true, y_pred, dtype = prepare(y_true, y_pred)
+    y_true, y_pred = same_rank(y_true, y_pred)
+    log_p = clamped_log(y_pred, floor=clamp_floor(y_pred))
+    return kops.cast(mean(y_pred - y_true * log_p), dtype)
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+class KLDivergence(LossFunctionWrapper):
+    """Kullback-Leibler divergence; see `losses.kl_divergence`.
+
+    Args:
+        reduction: As in `losses.Loss`.
+        name: Name of the loss.
+        dtype: As in `losses.Loss`.
+
+    Raises:
+        ValueError: If `reduction` is unknown.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: as in `losses.kl_divergence`.
+
+    Example:
+    >>> loss = stablekeras.losses.KLDivergence()
+    >>> float(loss([[0.0, 1.0]], np.array([[1.0, 0.5]]))) == np.log(2)
+    True
+    """
+
+    def __init__(
+        self, reduction="sum_over_batch_size", name="kl_divergence", dtype=None
+    ):
+        super().__init__(
+            kl_divergence, name=name, reduction=reduction, dtype=dtype
+        )
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+class Poisson(LossFunctionWrapper):
+    """Poisson loss; see `losses.poisson`.
+
+    Args:
+        reduction: As in `losses.Loss`.
+        name: Name of the loss.
+        dtype: As in `losses.Loss`.
+
+    Raises:
+        ValueError: If `reduction` is unknown.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: as in `losses.poisson`.
+
+    Example:
+    >>> float(stablekeras.losses.Poisson()([[2.0]], np.array([[1.0]])))
+    1.0
+    """
+
+    def __init__(
+        self, reduction="sum_over_batch_size", name="poisson", dtype=None
+    ):
+        super().__init__(poisson, name=name, reduction=reduction, dtype=dtype)

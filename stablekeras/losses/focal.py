@@ -1,0 +1,363 @@
+"""Focal cross-entropies: easy examples weigh less."""
+
+import numbers
+
+import keras
+from keras import ops as kops
+
+from stablekeras.losses.categorical_crossentropy import (
+    smooth_labels,
+    warn_of_one_class,
+)
+from stablekeras.losses.checks import (
+    check_axis,
+    check_fraction,
+    check_not_negative,
+)
+from stablekeras.losses.inputs import prepare, same_shape
+from stablekeras.losses.kernels import (
+    binary_from_logits,
+    binary_from_probabilities,
+    clamp_floor,
+    rest_sums,
+)
+from stablekeras.losses.logits import logits_of
+from stablekeras.losses.reduction import mean
+from stablekeras.losses.wrapper import LossFunctionWrapper
+from stablekeras.ops import clamped_log
+from stablekeras.ops.symbolic import stable
+
+__all__ = [
+    "BinaryFocalCrossentropy",
+    "CategoricalFocalCrossentropy",
+    "binary_focal_crossentropy",
+    "categorical_focal_crossentropy",
+]
+
+
+def _powered(u, gamma):
+    """Computes `u**gamma` for `u >= 0`; the gradient at 0 is finite."""
+    if isinstance(gamma, numbers.Real):
+        if gamma == 0:
+            return kops.ones_like(u)
+        if gamma == 1:
+            return u
+        if gamma == 2:
+            return u * u
+    gone = u <= 0
+    inside = kops.where(gone, kops.ones_like(u), u)
+    power = kops.power(inside, kops.cast(gamma, u.dtype))
+    return kops.where(gone, kops.zeros_like(u), power)
+
+
+def _wrong_share(y, x):
+    """Returns `1 - p_t` and its logarithm from logits.
+
+    With `t` the label of the other side and `e = exp(-|x|)`, it is
+    `(t + (1 - t) e) / (1 + e)`: a sum of terms of one sign.
+    """
+    positive = x >= 0
+    t = kops.where(positive, 1 - y, y)
+    a = kops.where(positive, x, -x)
+    e = kops.exp(-a)
+    sure = kops.equal(t, 0)
+    mixed = t + (1 - t) * e
+    log = kops.where(sure, -a, kops.log(kops.where(sure, 1.0, mixed)))
+    return mixed / (1 + e), log - kops.log1p(e)
+
+
+def _binary_factor(y, x, gamma):
+    share, log = _wrong_share(y, x)
+    if isinstance(gamma, numbers.Real) and gamma in (0, 1, 2):
+        return _powered(share, gamma)
+    # u**gamma underflows later than u, and its slope at gamma < 1 is steep.
+    return kops.exp(kops.cast(gamma, x.dtype) * log)
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+@stable
+def binary_focal_crossentropy(
+    y_true,
+    y_pred,
+    apply_class_balancing=False,
+    alpha=0.25,
+    gamma=2.0,
+    from_logits=False,
+    label_smoothing=0.0,
+    axis=-1,
+):
+    """Computes the binary focal cross-entropy for any `gamma >= 0`.
+
+    Formula: `mean((1 - p_t)**gamma * bce)`, `p_t = y p + (1 - y) (1 - p)`,
+    with balancing also times `y alpha + (1 - y) (1 - alpha)`. Where `y_pred`
+    was made by a sigmoid that can be found, the logits are used.
+
+    Args:
+        y_true: Labels in [0, 1], of the shape of `y_pred`.
+        y_pred: Probabilities or logits, any floating dtype.
+        apply_class_balancing: Whether to weigh the classes by `alpha`.
+        alpha: Float in [0, 1], weight of class 1.
+        gamma: Float >= 0, how much easy examples are spared.
+        from_logits: Whether `y_pred` holds logits.
+        label_smoothing: Float in [0, 1]: squeezes labels towards 0.5.
+        axis: Axis of the mean.
+
+    Returns:
+        Tensor of the shape of `y_pred` without `axis`, in its dtype.
+
+    Raises:
+        ValueError: If shapes differ or an argument is out of range.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: finite for all finite logits and every `gamma >= 0`; from
+        probabilities exact down to `p = eps**2`.
+
+    Example:
+    >>> losses = stablekeras.losses
+    >>> x = np.array([[-100.0]])
+    >>> losses.binary_focal_crossentropy(
+    ...     [[1]], x, gamma=0.5, from_logits=True).numpy()
+    array([100.])
+
+    Reference: Lin et al. (2018), https://arxiv.org/abs/1708.02002
+    """
+    check_fraction("alpha", alpha)
+    check_not_negative("gamma", gamma)
+    check_fraction("label_smoothing", label_smoothing)
+    y_true, y_pred, dtype = prepare(y_true, y_pred)
+    same_shape(y_true, y_pred)
+    y = y_true
+    if label_smoothing:
+        y = y * (1.0 - label_smoothing) + 0.5 * label_smoothing
+    x = logits_of(
+        y_pred,
+        from_logits,
+        "sigmoid",
+        axis,
+        y.dtype,
+        "binary_focal_crossentropy",
+    )
+    if x is not None:
+        values = binary_from_logits(y, x) * _binary_factor(y, x, gamma)
+    else:
+        p = y_pred
+        share = y * (1 - p) + (1 - y) * p
+        values = binary_from_probabilities(y, p) * _powered(share, gamma)
+    if apply_class_balancing:
+        values = values * (y * alpha + (1 - y) * (1 - alpha))
+    return kops.cast(mean(values, axis), dtype)
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+@stable
+def categorical_focal_crossentropy(
+    y_true,
+    y_pred,
+    alpha=0.25,
+    gamma=2.0,
+    from_logits=False,
+    label_smoothing=0.0,
+    axis=-1,
+):
+    """Computes the focal cross-entropy over classes for any `gamma >= 0`.
+
+    Formula: `-sum(alpha * (1 - p)**gamma * y * log(p))` with `p` normalised
+    along `axis`. Where `y_pred` was made by a softmax or sigmoid that can be
+    found, the logits are used; nothing is clipped.
+
+    Args:
+        y_true: One-hot or soft labels, of the shape of `y_pred`.
+        y_pred: Probabilities or logits, any floating dtype.
+        alpha: Float or one float per class.
+        gamma: Float >= 0, how much easy examples are spared.
+        from_logits: Whether `y_pred` holds logits.
+        label_smoothing: Float in [0, 1]: mixes in the uniform distribution.
+        axis: Axis of the classes.
+
+    Returns:
+        Tensor of the shape of `y_pred` without `axis`, in its dtype.
+
+    Raises:
+        ValueError: If shapes differ or an argument is out of range.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: finite for all finite logits and every `gamma >= 0`; from
+        probabilities exact down to `p = eps**2`.
+
+    Example:
+    >>> losses = stablekeras.losses
+    >>> x = np.array([[400.0, 0.0]])
+    >>> losses.categorical_focal_crossentropy(
+    ...     [[0, 1]], x, from_logits=True).numpy()
+    array([100.])
+
+    Reference: Lin et al. (2018), https://arxiv.org/abs/1708.02002
+    """
+    check_axis(axis)
+    check_not_negative("gamma", gamma)
+    check_fraction("label_smoothing", label_smoothing)
+    y_true, y_pred, dtype = prepare(y_true, y_pred)
+    warn_of_one_class(y_pred, axis, "categorical_focal_crossentropy")
+    same_shape(y_true, y_pred)
+    y = smooth_labels(y_true, label_smoothing, axis)
+    x = logits_of(
+        y_pred,
+        from_logits,
+        "softmax",
+        axis,
+        y.dtype,
+        "categorical_focal_crossentropy",
+    )
+    if x is not None:
+        terms = _focal_from_logits(y, x, gamma, axis)
+    else:
+        terms = _focal_from_probabilities(y, y_pred, gamma, axis)
+    loss = kops.sum(kops.cast(alpha, y.dtype) * terms, axis=axis)
+    return kops.cast(loss, dtype)
+
+
+def _focal_from_logits(y, x, gamma, axis):
+    log_p, log_rest = rest_sums(x, axis)
+    if isinstance(gamma, numbers.Real) and gamma == 0:
+        factor = 1.0
+    else:
+        impossible = kops.equal(log_rest, float("-inf"))
+        log_rest = kops.where(impossible, kops.zeros_like(log_rest), log_rest)
+        factor = kops.exp(kops.cast(gamma, x.dtype) * log_rest)
+        factor = kops.where(impossible, kops.zeros_like(factor), factor)
+    absent = kops.equal(y, 0)
+    return -y * factor * kops.where(absent, kops.zeros_like(log_p), log_p)
+
+
+def _focal_from_probabilities(y, p, gamma, axis):
+    total = kops.sum(p, axis=axis, keepdims=True)
+    empty = kops.equal(total, 0)
+    total = kops.where(empty, kops.ones_like(total), total)
+    fixed = kops.stop_gradient(total)
+    log_p = clamped_log(p / fixed, floor=clamp_floor(p))
+    # The logarithm of 1; its gradient is that of the normalisation.
+    log_p = log_p - kops.log(total / fixed)
+    return -y * _powered(1 - p / total, gamma) * log_p
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+class BinaryFocalCrossentropy(LossFunctionWrapper):
+    """Binary focal cross-entropy; see `losses.binary_focal_crossentropy`.
+
+    Args:
+        apply_class_balancing: Whether to weigh the classes by `alpha`.
+        alpha: Float in [0, 1], weight of class 1.
+        gamma: Float >= 0, how much easy examples are spared.
+        from_logits: Whether predictions are logits.
+        label_smoothing: Float in [0, 1].
+        axis: Axis of the mean.
+        reduction: As in `losses.Loss`.
+        name: Name of the loss.
+        dtype: As in `losses.Loss`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: as in `losses.binary_focal_crossentropy`.
+
+    Example:
+    >>> loss = stablekeras.losses.BinaryFocalCrossentropy(from_logits=True)
+    >>> float(loss([[0.0]], np.array([[1e4]], "float32")))
+    10000.0
+    """
+
+    def __init__(
+        self,
+        apply_class_balancing=False,
+        alpha=0.25,
+        gamma=2.0,
+        from_logits=False,
+        label_smoothing=0.0,
+        axis=-1,
+        reduction="sum_over_batch_size",
+        name="binary_focal_crossentropy",
+        dtype=None,
+    ):
+        check_fraction("alpha", alpha)
+        check_not_negative("gamma", gamma)
+        check_fraction("label_smoothing", label_smoothing)
+        super().__init__(
+            binary_focal_crossentropy,
+            name=name,
+            reduction=reduction,
+            dtype=dtype,
+            apply_class_balancing=apply_class_balancing,
+            alpha=alpha,
+            gamma=gamma,
+            from_logits=from_logits,
+            label_smoothing=label_smoothing,
+            axis=axis,
+        )
+        self.apply_class_balancing = apply_class_balancing
+        self.alpha = alpha
+        self.gamma = gamma
+        self.from_logits = from_logits
+        self.label_smoothing = label_smoothing
+        self.axis = axis
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+class CategoricalFocalCrossentropy(LossFunctionWrapper):
+    """Focal cross-entropy over classes.
+
+    See `losses.categorical_focal_crossentropy`.
+
+    Args:
+        alpha: Float or one float per class.
+        gamma: Float >= 0, how much easy examples are spared.
+        from_logits: Whether predictions are logits.
+        label_smoothing: Float in [0, 1].
+        axis: Axis of the classes.
+        reduction: As in `losses.Loss`.
+        name: Name of the loss.
+        dtype: As in `losses.Loss`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: as in `losses.categorical_focal_crossentropy`.
+
+    Example:
+    >>> loss = stablekeras.losses.CategoricalFocalCrossentropy(
+    ...     from_logits=True)
+    >>> float(loss([[0, 1]], np.array([[400.0, 0.0]], "float32")))
+    100.0
+    """
+
+    def __init__(
+        self,
+        alpha=0.25,
+        gamma=2.0,
+        from_logits=False,
+        label_smoothing=0.0,
+        axis=-1,
+        reduction="sum_over_batch_size",
+        name="categorical_focal_crossentropy",
+        dtype=None,
+    ):
+        check_axis(axis)
+        check_not_negative("gamma", gamma)
+        check_fraction("label_smoothing", label_smoothing)
+        super().__init__(
+            categorical_focal_crossentropy,
+            name=name,
+            reduction=reduction,
+            dtype=dtype,
+            alpha=alpha,
+            gamma=gamma,
+            from_logits=from_logits,
+            label_smoothing=label_smoothing,
+            axis=axis,
+        )
+        self.alpha = alpha
+        self.gamma = gamma
+        self.from_logits = from_logits
+        self.label_smoothing = label_smoothing
+        self.axis = axis

@@ -1,0 +1,101 @@
+"""Softmax cross-entropies from logits, one pass where the backend has one.
+
+TensorFlow's kernels compute value and gradient in one go and lose no digits.
+They err in two cases, cured here: a logit of -inf whose label is 0 (0 times
+infinity), and labels that do not sum to 1 (wrong gradient).
+"""
+
+import keras
+from keras import ops as kops
+
+from stablekeras.ops import log_softmax
+from stablekeras.ops.precision import finfo
+
+__all__ = ["dense_crossentropy", "sparse_crossentropy"]
+
+
+def dense_crossentropy(labels, logits, axis=-1):
+    """Computes `-sum(labels * log_softmax(logits))` along `axis`.
+
+    Args:
+        labels: Tensor in the compute dtype.
+        logits: Tensor of the same shape and dtype.
+        axis: Integer.
+
+    Returns:
+        Tensor without `axis`.
+    """
+    if keras.config.backend() != "tensorflow":
+        return _selected_product(labels, log_softmax(logits, axis=axis), axis)
+    rank = len(logits.shape)
+    if axis % rank != rank - 1:
+        labels = kops.moveaxis(labels, axis, -1)
+        logits = kops.moveaxis(logits, axis, -1)
+    if rank == 2:
+        return _fused(labels, logits)
+    shape = kops.shape(logits)
+    flat = (-1, shape[-1])
+    loss = _fused(kops.reshape(labels, flat), kops.reshape(logits, flat))
+    return kops.reshape(loss, shape[:-1])
+
+
+def _selected_product(labels, logp, axis):
+    absent = kops.equal(labels, 0)
+    terms = labels * kops.where(absent, 0.0, logp)
+    # NaN logits stay NaN, even under a label of 0.
+    return -kops.sum(kops.where(kops.isnan(logp), logp, terms), axis=axis)
+
+
+def _fused(labels, logits):
+    import tensorflow as tf
+
+    slack = 4 * finfo(keras.backend.standardize_dtype(logits.dtype)).eps
+
+    @tf.custom_gradient
+    def crossentropy(y, x):
+        loss, slope = tf.raw_ops.SoftmaxCrossEntropyWithLogits(
+            features=x, labels=y
+        )
+        value = tf.cond(
+            tf.reduce_any(tf.math.is_nan(loss)),
+            lambda: _selected_product(y, log_softmax(x), -1),
+            lambda: loss,
+        )
+
+        def gradient(upstream):
+            excess = tf.reduce_sum(y, -1, keepdims=True) - 1
+            upstream = upstream[:, None]
+            of_x = tf.cond(
+                tf.reduce_all(tf.abs(excess) <= slack),
+                lambda: upstream * slope,
+                lambda: upstream * (slope + excess * (slope + y)),
+            )
+            return -upstream * log_softmax(x), of_x
+
+        return value, gradient
+
+    return crossentropy(labels, logits)
+
+
+def sparse_crossentropy(labels, logits):
+    """Computes `-log_softmax(logits)` at the labels, along the last axis.
+
+    Args:
+        labels: Tensor of int32 or int64, of the shape of the result.
+        logits: Tensor in the compute dtype.
+
+    Returns:
+        Tensor of the shape of `labels`. A label out of range raises in eager
+        mode on the CPU and gives NaN elsewhere.
+    """
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels=labels, logits=logits
+        )
+    index = kops.expand_dims(labels, -1)
+    picked = kops.take_along_axis(log_softmax(logits), index, axis=-1)
+    classes = logits.shape[-1]
+    valid = kops.logical_and(labels >= 0, labels < classes)
+    return kops.where(valid, -kops.squeeze(picked, -1), float("nan"))

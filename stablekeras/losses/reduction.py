@@ -1,0 +1,109 @@
+"""Sums and means that overflow only where the true value does."""
+
+import keras
+from keras import ops as kops
+
+__all__ = ["mean", "reduce_weighted", "with_value"]
+
+MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
+
+
+@kops.custom_gradient
+def with_value(carrier, value):
+    """Returns `value`, but passes the gradient to `carrier`."""
+
+    def gradient(*args, upstream=None):
+        if upstream is None:
+            (upstream,) = args
+        return upstream, kops.zeros_like(upstream)
+
+    return value + kops.zeros_like(value), gradient
+
+
+def mean(values, axis=-1, rescaled=None):
+    """Means along `axis`, finite wherever the true mean is.
+
+    A sum may overflow where its mean does not. Only then is the mean computed
+    anew from terms scaled down first; the gradient, which knows no sum, stays.
+
+    Args:
+        values: Tensor of terms.
+        axis: Integer, tuple or None: where to take the mean.
+        rescaled: Function of a scale that returns the sum of the terms times
+            the scale, for terms that themselves may overflow. Defaults to the
+            sum of `values * scale`.
+
+    Returns:
+        Tensor without the dimensions of `axis`.
+    """
+    total = kops.sum(values, axis=axis)
+    count = kops.cast(_count(values, axis), total.dtype)
+    plain = kops.divide_no_nan(total, count)
+    if rescaled is None:
+
+        def rescaled(scale):
+            return kops.sum(values * scale, axis=axis)
+
+    overflown = kops.logical_not(kops.isfinite(plain))
+    value = kops.cond(
+        kops.any(overflown),
+        lambda: kops.where(
+            overflown, rescaled(1 / kops.maximum(count, 1)), plain
+        ),
+        lambda: plain,
+    )
+    return with_value(plain, kops.stop_gradient(value))
+
+
+def _count(values, axis):
+    shape = kops.shape(values)
+    if axis is None:
+        axes = range(len(shape))
+    else:
+        axes = axis if isinstance(axis, (tuple, list)) else (axis,)
+    count = 1
+    for a in axes:
+        count = count * shape[a]
+    return count
+
+
+def reduce_weighted(values, weights, reduction):
+    """Applies weights and a reduction to per-sample losses.
+
+    An entry of weight zero is selected away, not multiplied: whatever stands
+    there reaches neither the value nor the gradient.
+
+    Args:
+        values: Tensor of losses.
+        weights: Tensor that broadcasts to `values`, or None.
+        reduction: A reduction as in Keras.
+
+    Returns:
+        Scalar, or a tensor of the shape of `values` without a reduction.
+    """
+    if weights is not None:
+        dropped = kops.equal(weights, 0)
+        values = kops.where(dropped, kops.zeros_like(values), values) * weights
+    if reduction in (None, "none") or tuple(values.shape) == (0,):
+        return values
+    if tuple(values.shape) == ():
+        return _for_replicas(values) if reduction in MEANS else values
+    axes = tuple(range(len(values.shape)))
+    if reduction == "sum":
+        return kops.sum(values)
+    if reduction == "mean_with_sample_weight" and weights is not None:
+        loss = kops.divide_no_nan(kops.sum(values), kops.sum(weights))
+    else:
+        loss = mean(values, axes)
+    return _for_replicas(loss)
+
+
+def _for_replicas(loss):
+    """Divides a mean by the number of replicas, whose gradients are summed."""
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if replicas > 1:
+            return loss / replicas
+    return loss

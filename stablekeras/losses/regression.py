@@ -1,0 +1,317 @@
+"""Errors squared, absolute, relative and of logarithms."""
+
+import keras
+from keras import ops as kops
+
+from stablekeras.losses.inputs import prepare, same_rank
+from stablekeras.losses.reduction import mean
+from stablekeras.losses.wrapper import LossFunctionWrapper
+from stablekeras.ops import log1p
+from stablekeras.ops.symbolic import stable
+
+__all__ = [
+    "MeanAbsoluteError",
+    "MeanAbsolutePercentageError",
+    "MeanSquaredError",
+    "MeanSquaredLogarithmicError",
+    "mean_absolute_error",
+    "mean_absolute_percentage_error",
+    "mean_squared_error",
+    "mean_squared_logarithmic_error",
+]
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+@stable
+def mean_squared_error(y_true, y_pred):
+    """Computes the mean squared error, finite wherever the mean is.
+
+    Formula: `mean((y - p)**2)`.
+
+    Args:
+        y_true: Targets, of the shape of `y_pred`.
+        y_pred: Predictions, any floating dtype.
+
+    Returns:
+        Tensor of the shape of `y_pred` without the last axis, in its dtype.
+
+    Raises:
+        ValueError: If the shapes do not broadcast.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: `2 (p - y) / n`.
+
+    Example:
+    >>> p = np.array([[1.5e19, 1.5e19]], "float32")
+    >>> stablekeras.losses.mean_squared_error([[0, 0]], p).numpy()
+    array([2.25e+38], dtype=float32)
+    """
+    y_true, y_pred, dtype = prepare(y_true, y_pred)
+    y_true, y_pred = same_rank(y_true, y_pred)
+    return kops.cast(
+        mean(
+            kops.square(y_true - y_pred),
+            rescaled=lambda scale: kops.sum(
+                kops.square((y_true - y_pred) * kops.sqrt(scale)), axis=-1
+            ),
+        ),
+        dtype,
+    )
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+@stable
+def mean_absolute_error(y_true, y_pred):
+    """Computes the mean absolute error, finite wherever the mean is.
+
+    Formula: `mean(abs(y - p))`.
+
+    Args:
+        y_true: Targets, of the shape of `y_pred`.
+        y_pred: Predictions, any floating dtype.
+
+    Returns:
+        Tensor of the shape of `y_pred` without the last axis, in its dtype.
+
+    Raises:
+        ValueError: If the shapes do not broadcast.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: `sign(p - y) / n`, 0 where they are equal.
+
+    Example:
+    >>> p = np.array([[3e38, 3e38]], "float32")
+    >>> stablekeras.losses.mean_absolute_error([[0, 0]], p).numpy()
+    array([3.e+38], dtype=float32)
+    """
+    y_true, y_pred, dtype = prepare(y_true, y_pred)
+    y_true, y_pred = same_rank(y_true, y_pred)
+    return kops.cast(
+        mean(
+            kops.abs(y_true - y_pred),
+            rescaled=lambda scale: kops.sum(
+                kops.abs(y_true * scale - y_pred * scale), axis=-1
+            ),
+        ),
+        dtype,
+    )
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+@stable
+def mean_absolute_percentage_error(y_true, y_pred):
+    """Computes the mean absolute percentage error of targets of any size.
+
+    Formula: `100 * mean(abs(1 - p / y))`; for a target of exactly 0 the
+    denominator is `keras.config.epsilon()`, as in Keras.
+
+    Args:
+        y_true: Targets, of the shape of `y_pred`.
+        y_pred: Predictions, any floating dtype.
+
+    Returns:
+        Tensor of the shape of `y_pred` without the last axis, in its dtype.
+
+    Raises:
+        ValueError: If the shapes do not broadcast.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: `100 sign(p - y) / abs(y) / n`.
+
+    Example:
+    >>> p = np.array([[2e-30]], "float32")
+    >>> stablekeras.losses.mean_absolute_percentage_error([[1e-30]], p).numpy()
+    array([100.], dtype=float32)
+    """
+    y_true, y_pred, dtype = prepare(y_true, y_pred)
+    y_true, y_pred = same_rank(y_true, y_pred)
+    zero = kops.equal(y_true, 0)
+    below = kops.where(zero, keras.config.epsilon(), y_true)
+    # A quotient overflows only if the truth does; the difference may not.
+    ratio = y_pred / below
+    values = kops.abs(kops.where(zero, -ratio, 1 - ratio))
+    # As above in the last bits where target and prediction are near.
+    near = kops.logical_and(ratio > 0.5, ratio < 2)
+    near = kops.logical_and(near, kops.logical_not(zero))
+    close = kops.abs(y_true - y_pred) / kops.abs(below)
+    values = kops.where(near, close, values)
+    return kops.cast(100.0 * mean(values), dtype)
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+@stable
+def mean_squared_logarithmic_error(y_true, y_pred):
+    """Computes the mean squared logarithmic error, alive at zero.
+
+    Formula: `mean((log(1 + y) - log(1 + p))**2)`. Negative targets and
+    predictions count as 0, as in Keras.
+
+    Args:
+        y_true: Targets, of the shape of `y_pred`.
+        y_pred: Predictions, any floating dtype.
+
+    Returns:
+        Tensor of the shape of `y_pred` without the last axis, in its dtype.
+
+    Raises:
+        ValueError: If the shapes do not broadcast.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: `2 (log(1 + p) - log(1 + y)) / (1 + p) / n`; below 0 that of
+        `p = 0`, so that a negative prediction still learns.
+
+    Example:
+    >>> p = np.array([[1e-10]])
+    >>> stablekeras.losses.mean_squared_logarithmic_error([[0]], p).numpy()
+    array([1.e-20])
+    """
+    y_true, y_pred, dtype = prepare(y_true, y_pred)
+    y_true, y_pred = same_rank(y_true, y_pred)
+    difference = _log1p_from_zero(y_pred) - log1p(kops.maximum(y_true, 0.0))
+    return kops.cast(mean(kops.square(difference)), dtype)
+
+
+def _log1p_from_zero(x):
+    low = x < 0
+    inside = kops.where(low, kops.zeros_like(x), x)
+    # Below 0 the value stays 0 and the slope stays 1.
+    line = kops.where(low, x - kops.stop_gradient(x), kops.zeros_like(x))
+    return log1p(inside) + line
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+class MeanSquaredError(LossFunctionWrapper):
+    """Mean squared error; see `losses.mean_squared_error`.
+
+    Args:
+        reduction: As in `losses.Loss`.
+        name: Name of the loss.
+        dtype: As in `losses.Loss`.
+
+    Raises:
+        ValueError: If `reduction` is unknown.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: as in `losses.mean_squared_error`.
+
+    Example:
+    >>> loss = stablekeras.losses.MeanSquaredError()
+    >>> float(loss([[0.0, 0.0]], np.array([[1e30, 0.0]])))
+    5e+59
+    """
+
+    def __init__(
+        self,
+        reduction="sum_over_batch_size",
+        name="mean_squared_error",
+        dtype=None,
+    ):
+        super().__init__(
+            mean_squared_error, name=name, reduction=reduction, dtype=dtype
+        )
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+class MeanAbsoluteError(LossFunctionWrapper):
+    """Mean absolute error; see `losses.mean_absolute_error`.
+
+    Args:
+        reduction: As in `losses.Loss`.
+        name: Name of the loss.
+        dtype: As in `losses.Loss`.
+
+    Raises:
+        ValueError: If `reduction` is unknown.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: as in `losses.mean_absolute_error`.
+
+    Example:
+    >>> loss = stablekeras.losses.MeanAbsoluteError()
+    >>> float(loss([[0.0, 0.0]], np.array([[1.0, -2.0]])))
+    1.5
+    """
+
+    def __init__(
+        self,
+        reduction="sum_over_batch_size",
+        name="mean_absolute_error",
+        dtype=None,
+    ):
+        super().__init__(
+            mean_absolute_error, name=name, reduction=reduction, dtype=dtype
+        )
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+class MeanAbsolutePercentageError(LossFunctionWrapper):
+    """Mean absolute percentage error.
+
+    See `losses.mean_absolute_percentage_error`.
+
+    Args:
+        reduction: As in `losses.Loss`.
+        name: Name of the loss.
+        dtype: As in `losses.Loss`.
+
+    Raises:
+        ValueError: If `reduction` is unknown.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: as in `losses.mean_absolute_percentage_error`.
+
+    Example:
+    >>> loss = stablekeras.losses.MeanAbsolutePercentageError()
+    >>> float(loss([[2.0, 4.0]], np.array([[1.0, 4.0]])))
+    25.0
+    """
+
+    def __init__(
+        self,
+        reduction="sum_over_batch_size",
+        name="mean_absolute_percentage_error",
+        dtype=None,
+    ):
+        super().__init__(
+            mean_absolute_percentage_error,
+            name=name,
+            reduction=reduction,
+            dtype=dtype,
+        )
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+class MeanSquaredLogarithmicError(LossFunctionWrapper):
+    """Mean squared logarithmic error.
+
+    See `losses.mean_squared_logarithmic_error`.
+
+    Args:
+        reduction: As in `losses.Loss`.
+        name: Name of the loss.
+        dtype: As in `losses.Loss`.
+
+    Raises:
+        ValueError: If `reduction` is unknown.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: as in `losses.mean_squared_logarithmic_error`.
+
+    Example:
+    >>> loss = stablekeras.losses.MeanSquaredLogarithmicError()
+    >>> float(loss([[0.0]], np.array([[np.e - 1]])))
+    1.0
+    """
+
+    def __init__(
+        self,
+        reduction="sum_over_batch_size",
+        name="mean_squared_logarithmic_error",
+        dtype=None,
+    ):
+        super().__init__(
+            mean_squared_logarithmic_error,
+            name=name,
+            reduction=reduction,
+            dtype=dtype,
+        )

@@ -1,0 +1,161 @@
+"""Losses that grow linearly: Huber and log-cosh."""
+
+import keras
+from keras import ops as kops
+
+from stablekeras.losses.checks import check_positive
+from stablekeras.losses.inputs import prepare, same_rank
+from stablekeras.losses.reduction import mean
+from stablekeras.losses.wrapper import LossFunctionWrapper
+from stablekeras.ops.sigmoids import log_cosh as stable_log_cosh
+from stablekeras.ops.symbolic import stable
+
+__all__ = ["Huber", "LogCosh", "huber", "log_cosh"]
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+@stable
+def huber(y_true, y_pred, delta=1.0):
+    """Computes the Huber loss up to the largest numbers.
+
+    Formula, with `e = p - y`: the mean of `e**2 / 2` where `abs(e) <= delta`,
+    and of `delta * abs(e) - delta**2 / 2` elsewhere.
+
+    Args:
+        y_true: Targets, of the shape of `y_pred`.
+        y_pred: Predictions, any floating dtype.
+        delta: Float > 0, where the loss turns linear.
+
+    Returns:
+        Tensor of the shape of `y_pred` without the last axis, in its dtype.
+
+    Raises:
+        ValueError: If the shapes do not broadcast.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: `clip(p - y, -delta, delta) / n`.
+
+    Example:
+    >>> p = np.array([[3e38]], "float32")
+    >>> stablekeras.losses.huber([[0]], p).numpy()
+    array([3.e+38], dtype=float32)
+    """
+    check_positive("delta", delta)
+    y_true, y_pred, dtype = prepare(y_true, y_pred)
+    y_true, y_pred = same_rank(y_true, y_pred)
+    error = y_pred - y_true
+    inner = kops.clip(error, -delta, delta)
+    # Inside the second term is 0, outside the first is constant: neither
+    # squares a large error.
+    values = 0.5 * kops.square(inner) + delta * kops.abs(error - inner)
+
+    def rescaled(scale):
+        half = kops.abs(0.5 * y_pred - 0.5 * y_true)
+        far = (2 * delta * scale) * (half - 0.25 * delta)
+        terms = kops.where(2 * half > delta, far, values * scale)
+        return kops.sum(terms, axis=-1)
+
+    return kops.cast(mean(values, rescaled=rescaled), dtype)
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+@stable
+def log_cosh(y_true, y_pred):
+    """Computes the mean of `log(cosh(p - y))`, for small and large errors.
+
+    Args:
+        y_true: Targets, of the shape of `y_pred`.
+        y_pred: Predictions, any floating dtype.
+
+    Returns:
+        Tensor of the shape of `y_pred` without the last axis, in its dtype.
+
+    Raises:
+        ValueError: If the shapes do not broadcast.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: `tanh(p - y) / n`.
+
+    Example:
+    >>> p = np.array([[1e-3], [-3e38]], "float32")
+    >>> stablekeras.losses.log_cosh([[0], [0]], p).numpy()
+    array([5.e-07, 3.e+38], dtype=float32)
+    """
+    y_true, y_pred, dtype = prepare(y_true, y_pred)
+    y_true, y_pred = same_rank(y_true, y_pred)
+    values = stable_log_cosh(y_pred - y_true)
+
+    def rescaled(scale):
+        half = kops.abs(0.5 * y_pred - 0.5 * y_true)
+        # Where only this is finite, log(2) is far below the last digit.
+        finite = kops.isfinite(values)
+        return kops.sum(
+            kops.where(finite, values * scale, (2 * scale) * half), axis=-1
+        )
+
+    return kops.cast(mean(values, rescaled=rescaled), dtype)
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+class Huber(LossFunctionWrapper):
+    """Huber loss; see `losses.huber`.
+
+    Args:
+        delta: Float > 0, where the loss turns linear.
+        reduction: As in `losses.Loss`.
+        name: Name of the loss.
+        dtype: As in `losses.Loss`.
+
+    Raises:
+        ValueError: If `delta` is not positive and finite.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: as in `losses.huber`.
+
+    Example:
+    >>> float(stablekeras.losses.Huber()([[0.0]], np.array([[3.0]])))
+    2.5
+    """
+
+    def __init__(
+        self,
+        delta=1.0,
+        reduction="sum_over_batch_size",
+        name="huber_loss",
+        dtype=None,
+    ):
+        check_positive("delta", delta)
+        super().__init__(
+            huber, name=name, reduction=reduction, dtype=dtype, delta=delta
+        )
+        self.delta = delta
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+class LogCosh(LossFunctionWrapper):
+    """Log-cosh loss; see `losses.log_cosh`.
+
+    Args:
+        reduction: As in `losses.Loss`.
+        name: Name of the loss.
+        dtype: As in `losses.Loss`.
+
+    Raises:
+        ValueError: If `reduction` is unknown.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: as in `losses.log_cosh`.
+
+    Example:
+    >>> loss = stablekeras.losses.LogCosh()
+    >>> round(float(loss([[0.0]], np.array([[1e-3]], "float32"))), 9)
+    5e-07
+    """
+
+    def __init__(
+        self,
+        reduction="sum_over_batch_size",
+        name="log_cosh",
+        dtype=None,
+    ):
+        super().__init__(log_cosh, name=name, reduction=reduction, dtype=dtype)

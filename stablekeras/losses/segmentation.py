@@ -1,0 +1,184 @@
+"""Overlap losses for segmentation: Dice and Tversky.
+
+`1 - overlap` cancels where the overlap is good. Both losses are computed as
+a quotient of sums of terms that are not negative for labels and predictions
+in [0, 1].
+"""
+
+import keras
+from keras import ops as kops
+
+from stablekeras.losses.checks import check_not_negative
+from stablekeras.losses.inputs import prepare, same_shape
+from stablekeras.losses.wrapper import LossFunctionWrapper
+from stablekeras.ops.symbolic import stable
+
+__all__ = ["Dice", "Tversky", "dice", "tversky"]
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+@stable
+def dice(y_true, y_pred, axis=None):
+    """Computes the Dice loss of any number of pixels.
+
+    Formula: `1 - 2 sum(y p) / (sum(y) + sum(p) + keras.config.epsilon())`.
+
+    Args:
+        y_true: Labels in [0, 1], of the shape of `y_pred`.
+        y_pred: Predictions in [0, 1], any floating dtype.
+        axis: Integer or tuple of the axes to sum over; None for all.
+
+    Returns:
+        Tensor of the shape of `y_pred` without `axis`, in its dtype.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: finite everywhere, empty images included.
+
+    Example:
+    >>> ones = np.ones((1000, 1000), "float16")
+    >>> float(stablekeras.losses.dice(ones, ones))
+    0.0
+    """
+    y_true, y_pred, dtype = prepare(y_true, y_pred)
+    same_shape(y_true, y_pred)
+    apart = kops.sum(y_true * (1 - y_pred) + y_pred * (1 - y_true), axis=axis)
+    whole = kops.sum(y_true, axis=axis) + kops.sum(y_pred, axis=axis)
+    epsilon = keras.config.epsilon()
+    return kops.cast((apart + epsilon) / (whole + epsilon), dtype)
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+@stable
+def tversky(y_true, y_pred, alpha=0.5, beta=0.5, axis=None):
+    """Computes the Tversky loss of any number of pixels.
+
+    Formula: `1 - t / (t + alpha f + beta g + keras.config.epsilon())` with
+    `t = sum(y p)`, `f = sum(y (1 - p))` and `g = sum(p (1 - y))`.
+
+    Args:
+        y_true: Labels in [0, 1], of the shape of `y_pred`.
+        y_pred: Predictions in [0, 1], any floating dtype.
+        alpha: Float >= 0, weight of `f`.
+        beta: Float >= 0, weight of `g`.
+        axis: Integer or tuple of the axes to sum over; None for all.
+
+    Returns:
+        Tensor of the shape of `y_pred` without `axis`, in its dtype.
+
+    Raises:
+        ValueError: If the shapes differ or a weight is negative.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: finite everywhere, empty images included.
+
+    Example:
+    >>> ones = np.ones((1000, 1000), "float16")
+    >>> float(stablekeras.losses.tversky(ones, ones))
+    0.0
+
+    Reference: Salehi et al. (2017), https://arxiv.org/abs/1706.05721
+    """
+    check_not_negative("alpha", alpha)
+    check_not_negative("beta", beta)
+    y_true, y_pred, dtype = prepare(y_true, y_pred)
+    same_shape(y_true, y_pred)
+    both = kops.sum(y_true * y_pred, axis=axis)
+    missed = kops.sum((1 - y_pred) * y_true, axis=axis)
+    extra = kops.sum(y_pred * (1 - y_true), axis=axis)
+    apart = alpha * missed + beta * extra + keras.config.epsilon()
+    return kops.cast(apart / (both + apart), dtype)
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+class Dice(LossFunctionWrapper):
+    """Dice loss; see `losses.dice`.
+
+    Entries that a mask or a zero weight excludes count in no sum.
+
+    Args:
+        reduction: As in `losses.Loss`.
+        name: Name of the loss.
+        axis: Integer or tuple of the axes to sum over; None for all.
+        dtype: As in `losses.Loss`.
+
+    Raises:
+        ValueError: If `reduction` is unknown.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: as in `losses.dice`.
+
+    Example:
+    >>> loss = stablekeras.losses.Dice()
+    >>> round(float(loss([[1.0, 0.0]], np.array([[1.0, 1.0]]))), 4)
+    0.3333
+    """
+
+    _safe = 0.0
+
+    def __init__(
+        self,
+        reduction="sum_over_batch_size",
+        name="dice",
+        axis=None,
+        dtype=None,
+    ):
+        super().__init__(
+            dice, name=name, reduction=reduction, dtype=dtype, axis=axis
+        )
+        self.axis = axis
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+class Tversky(LossFunctionWrapper):
+    """Tversky loss; see `losses.tversky`.
+
+    Entries that a mask or a zero weight excludes count in no sum.
+
+    Args:
+        alpha: Float >= 0, weight of what was missed.
+        beta: Float >= 0, weight of what was found in excess.
+        reduction: As in `losses.Loss`.
+        name: Name of the loss.
+        axis: Integer or tuple of the axes to sum over; None for all.
+        dtype: As in `losses.Loss`.
+
+    Raises:
+        ValueError: If a weight is negative.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: as in `losses.tversky`.
+
+    Example:
+    >>> loss = stablekeras.losses.Tversky(beta=1.0)
+    >>> round(float(loss([[1.0, 0.0]], np.array([[1.0, 1.0]]))), 4)
+    0.5
+    """
+
+    _safe = 0.0
+
+    def __init__(
+        self,
+        alpha=0.5,
+        beta=0.5,
+        reduction="sum_over_batch_size",
+        name="tversky",
+        axis=None,
+        dtype=None,
+    ):
+        check_not_negative("alpha", alpha)
+        check_not_negative("beta", beta)
+        super().__init__(
+            tversky,
+            name=name,
+            reduction=reduction,
+            dtype=dtype,
+            alpha=alpha,
+            beta=beta,
+            axis=axis,
+        )
+        self.alpha = alpha
+        self.beta = beta
+        self.axis = axis

@@ -1,0 +1,97 @@
+"""Cosine similarity of vectors of any length."""
+
+import keras
+from keras import ops as kops
+
+from stablekeras.losses.checks import check_axis
+from stablekeras.losses.inputs import prepare, same_rank
+from stablekeras.losses.wrapper import LossFunctionWrapper
+from stablekeras.ops.symbolic import stable
+
+__all__ = ["CosineSimilarity", "cosine_similarity"]
+
+
+def _unit_scaled(x, axis):
+    """Divides by the largest entry: what the cosine does not see."""
+    largest = kops.max(kops.abs(x), axis=axis, keepdims=True)
+    scale = kops.where(largest > 0, largest, kops.ones_like(largest))
+    # The cosine does not depend on the scale, so neither does its gradient.
+    return x / kops.stop_gradient(scale)
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+@stable
+def cosine_similarity(y_true, y_pred, axis=-1):
+    """Computes minus the cosine of the angle, whatever the lengths.
+
+    Formula: `-sum(y * p) / (norm(y) * norm(p))`; 0 if either vector is zero.
+
+    Args:
+        y_true: Vectors, of the shape of `y_pred`.
+        y_pred: Vectors, any floating dtype.
+        axis: Axis of the vectors.
+
+    Returns:
+        Tensor of the shape of `y_pred` without `axis`, in its dtype.
+
+    Raises:
+        ValueError: If `axis` is not an integer.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: `(cos * p / norm(p) - y / norm(y)) / norm(p)`; 0 at zero vectors.
+
+    Example:
+    >>> p = np.array([[3e-30, 4e-30]], "float32")
+    >>> stablekeras.losses.cosine_similarity([[6e20, 8e20]], p).numpy()
+    array([-1.], dtype=float32)
+    """
+    check_axis(axis)
+    y_true, y_pred, dtype = prepare(y_true, y_pred)
+    y_true, y_pred = same_rank(y_true, y_pred)
+    y, p = _unit_scaled(y_true, axis), _unit_scaled(y_pred, axis)
+    dot = kops.sum(y * p, axis=axis)
+    squares = [kops.sum(kops.square(v), axis=axis) for v in (y, p)]
+    zero = kops.logical_or(*(kops.equal(s, 0) for s in squares))
+    norms = [kops.sqrt(kops.where(zero, 1.0, s)) for s in squares]
+    cosine = kops.where(zero, 0.0, dot) / norms[0] / norms[1]
+    return kops.cast(-cosine, dtype)
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+class CosineSimilarity(LossFunctionWrapper):
+    """Minus the cosine of the angle; see `losses.cosine_similarity`.
+
+    Args:
+        axis: Axis of the vectors.
+        reduction: As in `losses.Loss`.
+        name: Name of the loss.
+        dtype: As in `losses.Loss`.
+
+    Raises:
+        ValueError: If `axis` is not an integer.
+
+    Accuracy: see `docs/reference/accuracy.md`.
+    Gradient: as in `losses.cosine_similarity`.
+
+    Example:
+    >>> loss = stablekeras.losses.CosineSimilarity()
+    >>> float(loss([[1e30, 0.0]], np.array([[1e-30, 0.0]], "float32")))
+    -1.0
+    """
+
+    def __init__(
+        self,
+        axis=-1,
+        reduction="sum_over_batch_size",
+        name="cosine_similarity",
+        dtype=None,
+    ):
+        check_axis(axis)
+        super().__init__(
+            cosine_similarity,
+            name=name,
+            reduction=reduction,
+            dtype=dtype,
+            axis=axis,
+        )
+        self.axis = axis

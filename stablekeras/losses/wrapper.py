@@ -1,0 +1,103 @@
+"""A loss class around a loss function."""
+
+import keras
+
+from stablekeras.losses.inputs import same_rank
+from stablekeras.losses.loss import Loss
+
+__all__ = ["LossFunctionWrapper"]
+
+_ROOM = __name__.rpartition(".")[0] + "."
+
+
+@keras.saving.register_keras_serializable(package="stablekeras")
+class LossFunctionWrapper(Loss):
+    """Makes a `Loss` of a function of labels and predictions.
+
+    Args:
+        fn: Function `fn(y_true, y_pred, **kwargs)` that returns one loss per
+            sample.
+        reduction: As in `Loss`.
+        name: Optional name.
+        dtype: As in `Loss`.
+        **kwargs: Further arguments of `fn`.
+
+    Raises:
+        TypeError: If `fn` is not callable.
+
+    Accuracy: that of `fn`.
+    Gradient: that of `fn`; exactly 0 for excluded entries.
+
+    Example:
+    >>> loss = stablekeras.losses.LossFunctionWrapper(
+    ...     stablekeras.losses.huber, delta=2.0)
+    >>> float(loss(np.zeros((1, 2)), np.full((1, 2), 10.0)))
+    18.0
+    """
+
+    def __init__(
+        self,
+        fn,
+        reduction="sum_over_batch_size",
+        name=None,
+        dtype=None,
+        **kwargs,
+    ):
+        if not callable(fn):
+            raise TypeError(
+                "fn must be a function of labels and predictions. "
+                f"Received: fn={fn!r}. Pass for example losses.huber."
+            )
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.fn = fn
+        self._fn_kwargs = kwargs
+
+    def call(self, y_true, y_pred):
+        """Returns `fn(y_true, y_pred)`, one loss per sample."""
+        if hasattr(y_true, "shape") and hasattr(y_pred, "shape"):
+            y_true, y_pred = same_rank(y_true, y_pred)
+        else:
+            pairs = keras.tree.map_structure(same_rank, y_true, y_pred)
+            y_true, y_pred = (
+                keras.tree.map_structure_up_to(
+                    y_true, lambda pair, i=i: pair[i], pairs
+                )
+                for i in (0, 1)
+            )
+        return self.fn(y_true, y_pred, **self._fn_kwargs)
+
+    def get_config(self):
+        """Returns the constructor's arguments, `fn` and its own included."""
+        config = super().get_config()
+        if type(self) is LossFunctionWrapper or not self._ours:
+            config["fn"] = keras.saving.serialize_keras_object(self.fn)
+        config.update(keras.saving.serialize_keras_object(self._fn_kwargs))
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        """Returns the loss that `get_config` described."""
+        if "fn" in config:
+            config = keras.saving.deserialize_keras_object(config)
+        return cls(**config)
+
+    def __repr__(self):
+        return f"<{type(self).__name__}({self.fn}, kwargs={self._fn_kwargs})>"
+
+    @property
+    def _ours(self):
+        return getattr(self.fn, "__module__", "").startswith(_ROOM)
+
+    def _prepare_labels(self, y_true, dtype):
+        # Our functions convert labels themselves: class numbers stay whole.
+        return y_true if self._ours else super()._prepare_labels(y_true, dtype)
+
+    def _reduced_axes(self, keep, y_true, y_pred):
+        if not self._ours:
+            return super()._reduced_axes(keep, y_true, y_pred)
+        axis = self._fn_kwargs.get("axis", -1)
+        if axis is None:
+            return None
+        rank = len(y_pred.shape)
+        axes = axis if isinstance(axis, (tuple, list)) else (axis,)
+        return tuple(a % rank for a in axes)
