@@ -80,6 +80,14 @@ class Traced:
         place = self.place(op)
         return any(first <= place < last for first, last in ranges)
 
+    def ran_backward(self, node):
+        """Returns whether a node belongs to a backward pass.
+
+        Args:
+            node: A `Node`; what a backward op calls is backward as well.
+        """
+        return any(self.is_backward(op) for op in (node.op, *node.frame))
+
 
 def trace(
     fn: Callable,
@@ -87,10 +95,12 @@ def trace(
     kwargs=None,
     names=None,
     variables=(),
-    autograph=True,
     differentiate=None,
 ):
     """Traces `fn(*args, **kwargs)` without running it.
+
+    Python control flow on tensors is converted if, and only if, `fn` cannot
+    be traced without: code that is not converted keeps its line numbers.
 
     Args:
         fn: Any function of tensors. It may hold a `tf.GradientTape`, write
@@ -107,11 +117,18 @@ def trace(
             unless `fn` differentiates itself; an empty tuple stands for all
             trainable variables that `fn` reads or, without any, its floating
             arguments. `None`: nothing is differentiated.
-        autograph: Whether Python control flow on tensors is converted.
 
     Returns:
         A `Traced`.
     """
+    given = (args, kwargs or {}, names, variables, differentiate)
+    try:
+        return _trace(fn, *given)
+    except tf.errors.OperatorNotAllowedInGraphError:
+        return _trace(_converted(fn), *given)
+
+
+def _trace(fn, args, kwargs, names, variables, differentiate):
     graph = FuncGraph("stablekeras_trace")
     traced = Traced(graph=graph)
 
@@ -128,9 +145,7 @@ def trace(
         return tensor
 
     with graph.as_default(), _watch_layers(traced), _watch_tapes(traced):
-        args, kwargs = tf.nest.map_structure(placeholder, (args, kwargs or {}))
-        if autograph:
-            fn = _converted(fn)
+        args, kwargs = tf.nest.map_structure(placeholder, (args, kwargs))
         if differentiate is None:
             result = fn(*args, **kwargs)
         else:

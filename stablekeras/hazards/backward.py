@@ -46,7 +46,7 @@ def _below_select(site):
             continue
         seen.add(ref)
         for node in site.execution.nodes[ref[0] + 1 :]:
-            if ref not in node.inputs or site.traced.is_backward(node.op):
+            if ref not in node.inputs or site.traced.ran_backward(node):
                 continue
             if node.type in ("Select", "SelectV2"):
                 place = node.inputs.index(ref)
@@ -86,9 +86,7 @@ def _trap_cause(site, found):
 
 
 def _forward_inf(site, found):
-    return not site.is_derivative and not site.traced.is_backward(
-        site.root.node.op
-    )
+    return not site.is_derivative and not site.traced.ran_backward(site.root.node)
 
 
 def _forward_cause(site, found):
@@ -130,8 +128,9 @@ def _small_cause(site, found):
 
 def _equal_cause(site, found):
     return (
-        f"the derivative of {site.op_type} divides by differences of "
-        "eigenvalues or singular values, and some are equal"
+        f"the derivative of {site.op_type} ({site.node.op.name}) inverts "
+        "what has no inverse: the matrix is singular, or some of its "
+        "eigenvalues are equal"
     )
 
 
@@ -160,7 +159,7 @@ def _mask_user(site):
             continue
         seen.add(ref)
         for node in site.execution.nodes[ref[0] + 1 :]:
-            if ref not in node.inputs or site.traced.is_backward(node.op):
+            if ref not in node.inputs or site.traced.ran_backward(node):
                 continue
             if node.type == "Mul":
                 for other in node.inputs:
@@ -335,22 +334,12 @@ HAZARDS = (
         replacement="ops.normalize",
     ),
     Hazard(
-        code="SK410",
-        title="derivative of a cumulative product at zero",
-        why="The derivative of cumprod divides by its input.",
-        fix=(
-            "Sum logarithms: exp(cumsum(log(x))) for positive x, or keep x "
-            "away from 0."
-        ),
-        ops=frozenset({"Cumprod", "Prod"}),
-        phases=_BACK,
-        test=lambda site, found: site.is_derivative,
-        cause=_singular_cause,
-    ),
-    Hazard(
         code="SK411",
-        title="derivative of a decomposition with equal values",
-        why="It divides by differences of eigenvalues or singular values.",
+        title="derivative of a decomposition of a singular matrix",
+        why=(
+            "It inverts a factor of the matrix, or divides by differences of "
+            "its eigenvalues."
+        ),
         fix=(
             "Add a small multiple of distinct diagonal entries, or use a "
             "function of the matrix itself (trace, slogdet, solve)."

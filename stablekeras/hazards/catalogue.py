@@ -15,7 +15,7 @@ from stablekeras.hazards import (
 )
 from stablekeras.hazards.hazard import Hazard
 
-__all__ = ["CATALOGUE", "UNKNOWN", "hazard", "hazards", "recognize"]
+__all__ = ["CATALOGUE", "UNKNOWN", "describe", "hazard", "recognize"]
 
 UNKNOWN = Hazard(
     code="SK000",
@@ -42,12 +42,13 @@ _ORDER = (
     _pick(data, "SK502", "SK501"),
     _pick(divergence, "SK602", "SK603"),
     _pick(precision, "SK702", "SK701"),
+    _pick(division, "SK208"),
     _pick(data, "SK503", "SK504", "SK505", "SK506"),
     _pick(backward, "SK404"),
     _pick(logarithms, "SK105", "SK104", "SK101", "SK102"),
     _pick(logarithms, "SK103", "SK106", "SK107", "SK108"),
     _pick(overflow, "SK302", "SK303", "SK305", "SK304", "SK308"),
-    _pick(division, "SK208", "SK204"),
+    _pick(division, "SK204"),
     _pick(backward, "SK412"),
     _pick(logarithms, "SK109", "SK110"),
     _but(division, "SK208", "SK204"),
@@ -100,7 +101,7 @@ def hazard(code):
     )
 
 
-def hazards(code=None):
+def describe(code=None):
     """Returns the catalogue as text, as `python -m stablekeras hazards`.
 
     Args:
@@ -110,8 +111,8 @@ def hazards(code=None):
         ValueError: If there is no such hazard.
 
     Example:
-    >>> from stablekeras.hazards.catalogue import hazards
-    >>> print(hazards("SK109").splitlines()[0])
+    >>> from stablekeras.hazards.catalogue import describe
+    >>> print(describe("SK109").splitlines()[0])
     SK109 log of a negative number
     """
     if code is not None:

@@ -87,10 +87,8 @@ def _is_selection(site, view, depth):
     if view.type == "OneHot":
         return True
     if view.ref[0] in site.execution.sources:
-        stats = view.stats
-        return stats.min is not None and stats.min >= 0.0 and (
-            stats.zeros > 0
-        )
+        value = site.value(view)
+        return bool(np.all((value == 0) | (value == 1)))
     if view.type in ("Mul", "Sub", "Maximum", "Minimum", "SelectV2", "Ceil"):
         sides = [v for v in view.inputs if v.constant is None]
         return bool(sides) and all(

@@ -1,7 +1,10 @@
 """SK1xx: logarithms of what became zero, or never was positive."""
 
+import re
+
 import numpy as np
 
+from stablekeras.graphs.location import source_line
 from stablekeras.graphs.match import THROUGH, anything, either, look_through, op
 from stablekeras.hazards.formulas import (
     ADD,
@@ -97,6 +100,10 @@ def _loss_of_guard(site, found):
     bound = found.get("bound")
     texts = site.literals
     shown = texts[0] if texts else None
+    if bound is not None and bound.stats and bound.stats.max == 1.0:
+        hidden = _ONE_LESS.search(_lines(site, bound))
+        name = f"1 - {hidden.group(1)} rounds to" if hidden else "of it is"
+        return f"the bound {name} 1.0 in {kind}, so 1 - p is still 0"
     if epsilon is not None:
         value = np.abs(np.asarray(look_through(epsilon).constant, np.float64))
         value = float(value.min())
@@ -107,12 +114,18 @@ def _loss_of_guard(site, found):
         if one is not None and 1.0 + used == 1.0 or _absorbed(used, kind):
             name = shown or figure(used)
             return f"the epsilon {name} is absorbed by 1.0 in {kind}"
-    if bound is not None and bound.stats and bound.stats.max == 1.0:
-        name = f"1 - {shown}" if shown else "of the clip"
-        return f"the bound {name} rounds to 1.0 in {kind}, so 1 - p is still 0"
     if one is not None and shown:
         return f"the epsilon {shown} is absorbed by 1.0 in {kind}"
     return ""
+
+
+_ONE_LESS = re.compile(r"1\.?0*\s*-\s*(\d*\.?\d*[eE]-\d+|\w*\.?epsilon\(\))")
+
+
+def _lines(site, view):
+    """The user's lines that made a constant's reader, and the log."""
+    nodes = [site.node, *(u for u in view.users if u.number <= site.node.number)]
+    return "\n".join(source_line(node.op) for node in nodes)
 
 
 def _absorbed(value, kind):

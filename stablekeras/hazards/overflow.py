@@ -4,7 +4,7 @@ import numpy as np
 
 from stablekeras.graphs.match import anything, constant, either, look_through, op
 from stablekeras.graphs.views import NodeView
-from stablekeras.hazards.formulas import ADD, DIVIDE
+from stablekeras.hazards.formulas import ADD, DIVIDE, SOFTMAX
 from stablekeras.hazards.hazard import Hazard
 from stablekeras.hazards.site import figure
 
@@ -35,7 +35,7 @@ def _users(site, view, depth=4):
                 if node.type in THROUGH and left:
                     pending.append(((node.number, 0), left - 1))
                 found.append(node)
-    return [n for n in found if not site.traced.is_backward(n.op)]
+    return [n for n in found if not site.traced.ran_backward(n)]
 
 
 def _view(site, node):
@@ -103,6 +103,11 @@ def _sigmoid(site, found):
 
 def _softmax(site, found):
     users = _users(site, site.view)
+    if any(
+        u.type in DIVIDE and SOFTMAX.match(_view(site, u)) is not None
+        for u in users
+    ):
+        return True
     sums = [u for u in users if u.type == "Sum"]
     if not sums:
         return False
@@ -332,6 +337,7 @@ HAZARDS = (
             "stablekeras.ops.softplus, stablekeras.ops.sigmoid."
         ),
         ops=_EXPS,
+        phases=("forward",),
         test=_large,
         cause=_exp_cause,
     ),

@@ -32,9 +32,7 @@ def _scaled_cause(site, found):
 
 
 def _half_gradient(site, found):
-    return site.dtype == "float16" and site.traced.is_backward(
-        site.root.node.op
-    )
+    return site.dtype == "float16" and site.traced.ran_backward(site.root.node)
 
 
 def _half_cause(site, found):

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 
+from stablekeras.graphs.derivative import forward_node
 from stablekeras.graphs.location import source_line
 from stablekeras.graphs.match import look_through
 from stablekeras.graphs.statistics import measure, rows_of
@@ -52,19 +53,7 @@ class Site:
     def node(self):
         """The forward node: of a derivative, the op that it derives."""
         root = self.root.node
-        forward = self.traced.forward_of.get(root.op)
-        if forward is None:
-            forward = getattr(root.op, "_original_op", None)
-        if forward is None:
-            return root
-        same = [n for n in self.execution.nodes if n.op is forward]
-        fits = [
-            n
-            for n in same
-            if n.outputs
-            and n.outputs[0].shape == root.outputs[self.root.output].shape
-        ]
-        return (fits or same or [root])[0]
+        return forward_node(self.execution, root, self.root.output) or root
 
     @property
     def is_derivative(self):
@@ -161,7 +150,7 @@ class Site:
         """Returns the incoming gradient at the root's entries."""
         for ref in self.root.node.inputs[::-1]:
             source = self.execution.nodes[ref[0]]
-            if ref[1] is None or not self.traced.is_backward(source.op):
+            if ref[1] is None or not self.traced.ran_backward(source):
                 continue
             if source.outputs[ref[1]].shape == self.root.born.shape:
                 view = NodeView(self.execution, ref)

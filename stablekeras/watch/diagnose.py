@@ -199,7 +199,7 @@ def _of_sinks(trace, phase, updates, bad):
     sites = []
     for root in _ranked(execution, found, phase):
         own = phase
-        if execution.traced.is_backward(root.node.op) and not updates:
+        if execution.traced.ran_backward(root.node) and not updates:
             own = "backward"
         site = Site(execution, found, root, own, trace.history)
         if updates:
@@ -228,7 +228,7 @@ def _ranked(execution, found, phase):
                 (
                     n
                     for n in chain
-                    if execution.traced.is_backward(execution.nodes[n].op)
+                    if execution.traced.ran_backward(execution.nodes[n])
                 ),
                 node.number,
             )
@@ -313,7 +313,7 @@ def _diagnosis(trace, site, hazard, captured, bad, sites):
         phase=site.phase,
         op_type=None if given else node.type,
         op_name=None if given else node.op.name,
-        layer=None if given else layer_path(execution.traced, node),
+        layer=_layer(site, node),
         location=None if given else code_line(node.op),
         samples=rows,
         inputs=(site.root.node.outputs[0].stats,)
@@ -323,6 +323,13 @@ def _diagnosis(trace, site, hazard, captured, bad, sites):
         contributing=_contributing(trace, site, captured, rows),
         evidence=_evidence(trace, site, sites, bad),
     )
+
+
+def _layer(site, node):
+    given = site.given()
+    if given is not None and given[0] == "array":
+        return None
+    return layer_path(site.traced, node)
 
 
 def _samples(execution, site):

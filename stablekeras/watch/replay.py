@@ -52,7 +52,6 @@ def replay_step(model, incident, train_step=None, history=()):
                 (batch,),
                 names=names,
                 variables=_variables(model, optimizers),
-                autograph=False,
             )
         except Exception as error:
             raise ReplayError(
