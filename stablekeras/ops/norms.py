@@ -64,18 +64,44 @@ def _euclidean(order, axis):
     return order in (None, "fro") or (order == 2 and vector), vector
 
 
-def _order_length(y, order, axis):
-    """Compute a norm, not the 2-norm, of what is scaled already."""
+def _power_mean_kernel(x, p, axis):
+    """Compute `sum(|x|**p)**(1/p)` along `axis` for `0 < p < inf`."""
+
+    def parts(x):
+        m = scale_of(x, axis)
+        a = kops.abs(x) / m
+        exponent = kops.convert_to_tensor(float(p), x.dtype)
+        total = kops.sum(power_kernel(a, exponent), axis=axis, keepdims=True)
+        return m, a, power_kernel(total, 1 / exponent), exponent
+
+    def value(x):
+        m, _, n, _ = parts(x)
+        return m * n
+
+    def pullback(u, x):
+        _, a, n, exponent = parts(x)
+        share = a * (1 / kops.where(kops.equal(n, 0), 1.0, n))
+        # Where an entry is 0 so is the slope, or it is vertical.
+        zero = kops.equal(share, 0)
+        share = kops.where(zero, 1.0, share)
+        slope = kops.where(zero, 0.0, power_kernel(share, exponent - 1))
+        return (u * (kops.sign(x) * slope),)
+
+    return with_pullback(value, pullback)(x)
+
+
+def _order_length(x, order, axis):
+    """Compute a norm that is not the 2-norm; `axis` stays with size one."""
     vector = _euclidean(order, axis)[1]
-    if vector and isinstance(order, (int, float)):
-        a = kops.abs(y)
-        if order == 1:
-            return kops.sum(a, axis=axis, keepdims=True)
-        if 0 < order < math.inf:
-            p = kops.convert_to_tensor(float(order), y.dtype)
-            total = kops.sum(power_kernel(a, p), axis=axis, keepdims=True)
-            return power_kernel(total, 1 / p)
-    return kops.norm(y, ord=order, axis=axis, keepdims=True)
+    if order == 0:
+        # The count of nonzero entries: it does not scale.
+        return kops.norm(x, ord=order, axis=axis, keepdims=True)
+    if vector and order == 1:
+        return kops.sum(kops.abs(x), axis=axis, keepdims=True)
+    if vector and isinstance(order, (int, float)) and 0 < order < math.inf:
+        return _power_mean_kernel(x, order, axis)
+    m = scale_of(x, axis)
+    return m * kops.norm(x / m, ord=order, axis=axis, keepdims=True)
 
 
 @stable
@@ -86,12 +112,8 @@ def norm(x, ord=None, axis=None, keepdims=False):
         axis = (0, 1)  # a matrix norm, as in NumPy
     if _euclidean(ord, axis)[0]:
         out = length_kernel(x, axis)
-    elif ord == 0:
-        # The count of nonzero entries: not homogeneous.
-        out = kops.norm(x, ord=ord, axis=axis, keepdims=True)
     else:
-        m = scale_of(x, axis)
-        out = m * _order_length(x / m, ord, axis)
+        out = _order_length(x, ord, axis)
     if not keepdims:
         out = kops.sum(out, axis=axis)  # over dimensions of size one
     return kops.cast(out, dtype)

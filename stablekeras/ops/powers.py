@@ -48,7 +48,7 @@ def _lowered(x, y, factor, order):
     The difference would be rounded where `y` is small; the quotient is not.
     """
     small = kops.abs(y) <= 1
-    near = factor * _power_value(x, y) / x
+    near = factor * (_power_value(x, y) / x)
     if order == 2:
         # Not `/ x / x`: XLA would divide by x * x, which may be 0.
         near = near * (1 / x)

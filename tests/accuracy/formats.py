@@ -46,7 +46,8 @@ class Format:
 
     def round(self, x):
         """Rounds an array to this dtype; returns it as float64."""
-        return np.asarray(x, "float64").astype(self.numpy).astype("float64")
+        x = np.clip(np.asarray(x, "float64"), -self.max, self.max)
+        return x.astype(self.numpy).astype("float64")
 
 
 _FORMATS = {name: Format(name) for name in _BITS}

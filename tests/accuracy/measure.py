@@ -167,9 +167,11 @@ def _judge(entry, fmt, rows, truths, answer):
         row = tuple(map(float, rows[i]))
         unit = entry.unit(row)
         asked = (
+            # The last number: below so many times the smallest normal number
+            # an answer may be 0, as a factor of it may have flushed.
             ("value", values[i], exact.value, exact.value_slack, 1),
             ("gradient", gradients[i], exact.gradient, exact.gradient_slack, 4),
-            ("curve", curves[i][:1], [exact.curve], [exact.curve_slack], 4),
+            ("curve", curves[i][:1], [exact.curve], [exact.curve_slack], 4096),
         )
         for (what, gots, wants, slacks, flush), least in zip(
             asked, unit, strict=True
