@@ -166,12 +166,15 @@ def _judge(entry, fmt, rows, truths, answer):
     for i, exact in enumerate(truths):
         row = tuple(map(float, rows[i]))
         unit = entry.unit(row)
+        value = values[i], exact.value, exact.value_slack
+        gradient = gradients[i], exact.gradient, exact.gradient_slack
+        curve = curves[i][:1], [exact.curve], [exact.curve_slack]
+        # The number: below so many times the smallest normal number an
+        # answer may be 0, as a factor of it may have been flushed.
         asked = (
-            # The last number: below so many times the smallest normal number
-            # an answer may be 0, as a factor of it may have flushed.
-            ("value", values[i], exact.value, exact.value_slack, 1),
-            ("gradient", gradients[i], exact.gradient, exact.gradient_slack, 4),
-            ("curve", curves[i][:1], [exact.curve], [exact.curve_slack], 4096),
+            ("value", *value, 1),
+            ("gradient", *gradient, 16),
+            ("curve", *curve, 4096),
         )
         for (what, gots, wants, slacks, flush), least in zip(
             asked, unit, strict=True
