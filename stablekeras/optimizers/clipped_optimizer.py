@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from stablekeras.optimizers import backends
-from stablekeras.optimizers.gradients import Gradients, divided
+from stablekeras.optimizers.gradients import Gradients, multiplied
 from stablekeras.optimizers.inner import (
     Accumulation,
     check_inner,
@@ -65,7 +65,6 @@ class ClippedOptimizer(keras.optimizers.Optimizer):
             than one way to clip is given, or an argument is out of range.
 
     Example:
-
     >>> import keras, stablekeras
     >>> optimizer = stablekeras.optimizers.ClippedOptimizer(
     ...     keras.optimizers.SGD(1.0), global_clipnorm=1.0
@@ -149,19 +148,22 @@ class ClippedOptimizer(keras.optimizers.Optimizer):
                 name=name,
             )
 
-        self._tally = Tally(
-            variables,
-            add_variable,
-            stops_at_once=self.nonfinite == "raise",
-            max_consecutive_skips=self.max_consecutive_skips,
-        )
-        for rule in self._rules:
-            rule.build(variables, add_variable)
         self.inner_optimizer.build(variables)
         # A MultiOptimizer may choose its members only now.
         check_inner(self.inner_optimizer, self._settings)
         self._squares = squares_gradients(self.inner_optimizer)
         self._accumulation = Accumulation.of(self.inner_optimizer, variables)
+        accumulation = self._accumulation
+        self._tally = Tally(
+            variables,
+            add_variable,
+            steps=accumulation.iteration if accumulation else self.iterations,
+            steps_per_update=accumulation.steps if accumulation else 1,
+            stops_at_once=self.nonfinite == "raise",
+            max_consecutive_skips=self.max_consecutive_skips,
+        )
+        for rule in self._rules:
+            rule.build(variables, add_variable)
         super().build(variables)
         if self._unread is not None:
             store, self._unread = self._unread, None
@@ -183,6 +185,7 @@ class ClippedOptimizer(keras.optimizers.Optimizer):
         """
         self.apply_if(None, grads, trainable_variables)
 
+    @backends.do_not_convert
     def apply_if(self, condition, grads, trainable_variables=None):
         """Does what `apply` does, if a condition holds as well.
 
@@ -256,10 +259,6 @@ class ClippedOptimizer(keras.optimizers.Optimizer):
             is_update = self._accumulation.is_last()
             tensors = self._accumulation.mean(micro)
         arriving = self._measure(tensors)
-        finite = ops.isfinite(arriving.norm)
-        if sound is not None:
-            finite = ops.logical_and(finite, sound)
-
         gradients, memory = arriving, []
         for rule in self._rules:
             if rule.clips:
@@ -267,11 +266,11 @@ class ClippedOptimizer(keras.optimizers.Optimizer):
                 memory += remembered
         if is_update is not None:
             memory = [(v, ops.where(is_update, x, v)) for v, x in memory]
-        survives = finite
-        if self._squares:
-            survives = ops.logical_and(
-                survives, ops.isfinite(ops.square(gradients.norm))
-            )
+        survives = ops.isfinite(
+            ops.square(gradients.norm) if self._squares else gradients.norm
+        )
+        if sound is not None:
+            survives = ops.logical_and(survives, sound)
         accepted = survives
         if any(rule.vetoes for rule in self._rules):
             norm = (
@@ -303,10 +302,9 @@ class ClippedOptimizer(keras.optimizers.Optimizer):
             pending,
             memory,
             (
-                arriving.norm,
-                gradients.norm,
                 arriving.tensor_norms,
-                gradients.tensor_norms,
+                gradients.norm,
+                gradients.differ_from(arriving),
             ),
             is_update,
             survives,
@@ -316,7 +314,7 @@ class ClippedOptimizer(keras.optimizers.Optimizer):
         self, variables, overwriting, pending, memory, measured, is_update, _
     ):
         """Applies the step; called in a replica context."""
-        tensors = backends.share_of_replica(divided(*pending))
+        tensors = backends.share_of_replica(multiplied(*pending))
         grads = [
             tensors[place] if value is None else value
             for place, value in zip(
@@ -332,22 +330,14 @@ class ClippedOptimizer(keras.optimizers.Optimizer):
             ]
         for variable, value in memory:
             variable.assign(value)
-        before, after, each_before, each_after = measured
-        self._tally.write_commit(
-            before,
-            after,
-            ops.any(each_after < each_before),
-            ops.argmax(each_before),
-            is_update,
-        )
+        self._tally.write_commit(*measured, is_update)
         if is_update is not None and self._rules:
             self._accumulation.empty(is_update)
-        super().iterations.assign_add(1)
         self.inner_optimizer.apply(grads, trainable_variables=variables)
 
     def _skip(self, _, __, ___, ____, measured, _____, survives):
         """Counts the step; called in a replica context."""
-        self._tally.write_skip(super().iterations, survives, measured[2])
+        self._tally.write_skip(survives, measured[0])
 
     def _places(self, variables):
         """Returns the places of variables among those we were built with."""

@@ -21,7 +21,6 @@ class GlobalNorm(ClippingRule):
         ValueError: If `norm` is not finite and > 0.
 
     Example:
-
     >>> import keras, stablekeras
     >>> optimizer = stablekeras.optimizers.ClippedOptimizer(
     ...     keras.optimizers.SGD(1.0), stablekeras.optimizers.GlobalNorm(1.0)

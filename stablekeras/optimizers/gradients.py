@@ -5,13 +5,13 @@ from keras import ops
 
 from stablekeras.optimizers import backends, norms
 
-__all__ = ["Gradients", "divided"]
+__all__ = ["Gradients", "multiplied"]
 
 
 class Gradients:
     """The gradients of one step, one for each variable, and their norms.
 
-    Immutable. Dividing them divides the norms at once and the tensors only in
+    Immutable. Scaling them scales the norms at once and the tensors only in
     the end, so that a chain of rules costs one pass over the tensors.
 
     Args:
@@ -21,8 +21,8 @@ class Gradients:
         dtype: `"float32"` or `"float64"`, in which norms are computed.
         tensor_norms: Vector of the norm of each tensor; computed if absent.
         norm: Scalar, the norm of all tensors together; computed if absent.
-        divisor: What the tensors are still to be divided by, scalar or vector
-            of one number for each tensor.
+        factor: What the tensors are still to be multiplied by, scalar or
+            vector of one number for each tensor.
         every_tensor: See `stablekeras.optimizers.norms.tensor_norms`.
     """
 
@@ -34,11 +34,11 @@ class Gradients:
         *,
         tensor_norms=None,
         norm=None,
-        divisor=None,
+        factor=None,
         every_tensor=False,
     ):
         self._tensors = list(tensors)
-        self._divisor = divisor
+        self._factor = factor
         self._every_tensor = every_tensor
         self.variables = list(variables)
         self.dtype = dtype
@@ -46,8 +46,15 @@ class Gradients:
             tensor_norms, norm = norms.tensor_norms(
                 self._tensors, dtype, every_tensor
             )
-        self.tensor_norms = tensor_norms
+        self._unscaled_norms = tensor_norms
         self.norm = norm
+
+    @property
+    def tensor_norms(self):
+        """Vector of the norm of each tensor, 0 where there is none."""
+        if self._factor is None:
+            return self._unscaled_norms
+        return self._unscaled_norms * self._factor
 
     @property
     def present(self):
@@ -57,34 +64,38 @@ class Gradients:
     @property
     def tensors(self):
         """The gradients as tensors, `None` where there is none."""
-        return divided(*self.pending)
+        return multiplied(*self.pending)
 
     @property
     def pending(self):
-        """`(tensors, divisor)`: the arguments of `divided`."""
-        return self._tensors, self._divisor
+        """`(tensors, factor)`: the arguments of `multiplied`."""
+        return self._tensors, self._factor
 
-    def divide(self, divisor):
-        """Divides all tensors by one number, or each by its own.
+    def multiply(self, factor):
+        """Multiplies all tensors by one number, or each by its own.
 
         Args:
-            divisor: Scalar, or vector of one number for each tensor; at least
-                1, of the dtype of the norms.
+            factor: Scalar, or vector of one number for each tensor; of the
+                dtype of the norms, in [0, 1].
 
         Returns:
             New `Gradients`.
         """
-        tensor_norms = self.tensor_norms / divisor
-        each = len(divisor.shape) > 0
+        if self._factor is not None:
+            combined = self._factor * factor
+        else:
+            combined = factor
+        if len(factor.shape) == 0:
+            norm = self.norm * factor
+        else:
+            norm = norms.euclidean(self.tensor_norms * factor)
         return Gradients(
             self._tensors,
             self.variables,
             self.dtype,
-            tensor_norms=tensor_norms,
-            norm=norms.euclidean(tensor_norms) if each else self.norm / divisor,
-            divisor=divisor
-            if self._divisor is None
-            else self._divisor * divisor,
+            tensor_norms=self._unscaled_norms,
+            norm=norm,
+            factor=combined,
             every_tensor=self._every_tensor,
         )
 
@@ -97,7 +108,7 @@ class Gradients:
         Returns:
             New `Gradients`.
         """
-        return self.divide(_divisor(self.norm, threshold))
+        return self.multiply(_factor(self.norm, threshold))
 
     def clip_each_to(self, thresholds):
         """Scales each tensor so that its norm is at most its threshold.
@@ -108,7 +119,7 @@ class Gradients:
         Returns:
             New `Gradients`.
         """
-        return self.divide(_divisor(self.tensor_norms, thresholds))
+        return self.multiply(_factor(self.tensor_norms, thresholds))
 
     def map(self, function):
         """Replaces every tensor; the norms are computed anew.
@@ -139,68 +150,70 @@ class Gradients:
             every_tensor=self._every_tensor,
         )
 
+    def differ_from(self, others):
+        """Whether any tensor has another norm than in `others`; bool scalar."""
+        factor = self._factor
+        if factor is not None and len(factor.shape) == 0:
+            return self.norm < others.norm
+        return ops.any(self.tensor_norms < others.tensor_norms)
 
-def divided(tensors, divisor):
-    """Divides tensors by one number, or each by its own.
+
+def multiplied(tensors, factor):
+    """Multiplies tensors by one number, or each by its own.
 
     Args:
         tensors: List of tensors, `IndexedSlices` or `None`.
-        divisor: Scalar, vector of one number for each, or `None` for 1.
+        factor: Scalar, vector of one number for each, or `None` for 1.
 
     Returns:
         List of tensors of the same dtypes.
     """
-    if divisor is None:
+    if factor is None:
         return list(tensors)
-    if len(divisor.shape) == 0:
-        divisors = [divisor] * len(tensors)
+    if len(factor.shape) == 0:
+        factors = [factor] * len(tensors)
     else:
-        divisors = ops.unstack(divisor, len(tensors))
+        factors = ops.unstack(factor, len(tensors))
     return [
-        None if x is None else _divide(x, d)
-        for x, d in zip(tensors, divisors, strict=True)
+        None if x is None else _multiply(x, f)
+        for x, f in zip(tensors, factors, strict=True)
     ]
 
 
-def _divisor(norm, threshold):
-    """Computes `norm / threshold` where that is more than 1, else 1.
-
-    A division of the gradient by this reaches further than the usual product
-    with `threshold / norm`, which underflows for large norms. A threshold of
-    0 makes it so large that the gradient becomes 0.
-    """
-    if not isinstance(threshold, (int, float)):
-        tiny = 1e-300 if norm.dtype == "float64" else 1.2e-38
-        threshold = ops.maximum(ops.cast(threshold, norm.dtype), tiny)
-    return ops.maximum(norm / threshold, 1.0)
+def _factor(norm, threshold):
+    """Computes `min(1, threshold / norm)`; 1 for a norm of 0."""
+    if isinstance(threshold, (int, float)):
+        return ops.minimum(threshold / norm, 1.0)
+    threshold = ops.cast(threshold, norm.dtype)
+    return ops.where(norm > threshold, threshold / norm, ops.ones_like(norm))
 
 
-def _divide(x, divisor):
-    """Divides a gradient; a 16-bit quotient is rounded towards zero.
+def _multiply(x, factor):
+    """Multiplies a gradient; a 16-bit product is rounded towards zero.
 
     Rounded to nearest it could exceed a threshold by half a unit, 5e-4 of it.
     """
 
-    def divide(values):
-        if values.dtype == divisor.dtype:
-            return values / divisor
-        quotient = ops.cast(values, divisor.dtype) / divisor
-        rounded = ops.cast(quotient, values.dtype)
+    def multiply(values):
+        if values.dtype == factor.dtype:
+            return values * factor
+        product = ops.cast(values, factor.dtype) * factor
+        rounded = ops.cast(product, values.dtype)
         spacing = _SPACINGS.get(keras.backend.standardize_dtype(values.dtype))
         if spacing is None:
             return rounded
         # One or two units nearer to zero; at least the smallest subnormal.
-        magnitude = ops.abs(ops.cast(rounded, divisor.dtype))
+        magnitude = ops.abs(ops.cast(rounded, factor.dtype))
         relative, absolute = spacing
         nearer = magnitude - ops.maximum(relative * magnitude, absolute)
-        nearer = ops.sign(quotient) * ops.maximum(nearer, 0.0)
+        nearer = ops.sign(product) * ops.maximum(nearer, 0.0)
         return ops.where(
-            magnitude > ops.abs(quotient),
+            magnitude > ops.abs(product),
             ops.cast(nearer, values.dtype),
             rounded,
         )
 
-    return backends.map_values(divide, x)
+    return backends.map_values(multiply, x)
 
 
 # Three quarters of a unit in the last place at the top of a binade, and the

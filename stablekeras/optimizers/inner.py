@@ -105,7 +105,7 @@ class Accumulation:
 
     def __init__(self, steps, iteration, accumulators):
         self.steps = steps
-        self._iteration = iteration
+        self.iteration = iteration
         self._accumulators = accumulators
 
     @classmethod
@@ -136,7 +136,7 @@ class Accumulation:
 
     def is_last(self):
         """Whether the micro-batch at hand is the last of its window."""
-        return ops.equal((self._iteration + 1) % self.steps, 0)
+        return ops.equal((self.iteration + 1) % self.steps, 0)
 
     def mean(self, tensors):
         """Returns the mean of the window, the tensors at hand included."""

@@ -67,7 +67,9 @@ def tensor_norms(tensors, dtype, every_tensor=False):
         return norms, euclidean(norms)
 
     return backends.cond(
-        ordinary, lambda: (ops.sqrt(squares), ops.sqrt(total)), scaled
+        ordinary,
+        lambda: (ops.sqrt(squares), ops.sqrt(total)),
+        backends.rarely(scaled),
     )
 
 

@@ -9,8 +9,10 @@ from keras import ops
 __all__ = [
     "all_reduce",
     "cond",
-    "may_raise_here",
+    "do_not_convert",
     "map_values",
+    "may_raise_here",
+    "rarely",
     "share_of_replica",
     "sum_duplicates",
     "sum_of_squares",
@@ -20,6 +22,16 @@ __all__ = [
 ]
 
 cond = ops.cond
+
+
+def do_not_convert(function):
+    """Returns the function: there is no AutoGraph."""
+    return function
+
+
+def rarely(function):
+    """Returns the function: a branch that is not taken costs nothing."""
+    return function
 
 
 def all_reduce(tensors):

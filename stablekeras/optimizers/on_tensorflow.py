@@ -5,8 +5,10 @@ import tensorflow as tf
 __all__ = [
     "all_reduce",
     "cond",
-    "may_raise_here",
+    "do_not_convert",
     "map_values",
+    "may_raise_here",
+    "rarely",
     "share_of_replica",
     "sum_duplicates",
     "sum_of_squares",
@@ -16,6 +18,22 @@ __all__ = [
 ]
 
 cond = tf.cond
+do_not_convert = tf.autograph.experimental.do_not_convert
+
+
+def rarely(function):
+    """Makes one node of a branch that is hardly ever taken.
+
+    Each node of the branch not taken costs time in a graph; a call that is
+    not inlined is one node.
+    """
+    if tf.executing_eagerly():
+        return function
+    return tf.function(
+        function,
+        autograph=False,
+        experimental_attributes={"_noinline": True},
+    )
 
 
 def may_raise_here():
@@ -110,7 +128,11 @@ def transact(condition, commit, skip, arguments):
     the same on all replicas.
     """
     if tf.__internal__.distribute.strategy_supports_no_merge_call():
-        tf.cond(condition, lambda: commit(*arguments), lambda: skip(*arguments))
+        tf.cond(
+            condition,
+            lambda: commit(*arguments),
+            rarely(lambda: skip(*arguments)),
+        )
         return
 
     def merged(strategy, condition, *arguments):

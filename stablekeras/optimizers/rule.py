@@ -2,7 +2,6 @@
 
 import math
 
-
 from keras import ops
 
 __all__ = ["ClippingRule", "check_count", "check_fraction", "check_positive"]
@@ -17,13 +16,12 @@ class ClippingRule:
     So no statistic ever sees a step that was skipped.
 
     Example:
-
     >>> import keras
     >>> from stablekeras import optimizers
     >>> class Halve(optimizers.ClippingRule):
     ...     def clip(self, gradients):
-    ...         two = keras.ops.cast(2.0, gradients.dtype)
-    ...         return gradients.divide(two), []
+    ...         half = keras.ops.cast(0.5, gradients.dtype)
+    ...         return gradients.multiply(half), []
     >>> optimizer = optimizers.ClippedOptimizer(keras.optimizers.SGD(), Halve())
     """
 

@@ -22,7 +22,6 @@ class Value(ClippingRule):
         ValueError: If `value` is not finite and > 0.
 
     Example:
-
     >>> import keras, stablekeras
     >>> optimizer = stablekeras.optimizers.ClippedOptimizer(
     ...     keras.optimizers.SGD(1.0), stablekeras.optimizers.Value(1.0)
