@@ -18,7 +18,13 @@ import tensorflow as tf
 from stablekeras.graphs.resources import handles
 from stablekeras.graphs.train_function import replaced_attribute
 
-__all__ = ["ApplyCall", "ApplyLog", "find_optimizers", "loss_scale"]
+__all__ = [
+    "ApplyCall",
+    "ApplyLog",
+    "ensure_built",
+    "find_optimizers",
+    "loss_scale",
+]
 
 
 @dataclasses.dataclass
@@ -99,6 +105,8 @@ class ApplyLog:
 
     def _watched(self, optimizer):
         original = optimizer.apply
+        # The apply of a hand-written loop's guard would judge it twice.
+        original = getattr(original, "unguarded", original)
 
         def apply(grads, trainable_variables=None):
             thread = self._of_thread
@@ -109,10 +117,7 @@ class ApplyLog:
             variables = trainable_variables
             if variables is not None:
                 variables = list(variables)
-                if not optimizer.built:
-                    with keras.name_scope(optimizer.name, caller=optimizer):
-                        optimizer.build(variables)
-                    optimizer.built = True
+                ensure_built(optimizer, variables)
             graph = _graph()
             visible = graph is thread.graph
             call = ApplyCall(
@@ -154,11 +159,28 @@ def _graph():
     return tf.compat.v1.get_default_graph()
 
 
+def ensure_built(optimizer, variables):
+    """Builds an optimizer as its first `apply` would."""
+    if not optimizer.built:
+        with keras.name_scope(optimizer.name, caller=optimizer):
+            optimizer.build(variables)
+        optimizer.built = True
+
+
 def loss_scale(optimizer):
-    """Returns the scale variable of a `LossScaleOptimizer`, else `None`."""
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        return optimizer.dynamic_scale
-    return None
+    """Returns the loss scale of an optimizer that searches one, else `None`.
+
+    Args:
+        optimizer: A Keras optimizer.
+
+    Returns:
+        The variable; the initial scale, a float, before it is built.
+    """
+    if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return None
+    if not optimizer.built:
+        return optimizer.initial_scale
+    return optimizer.dynamic_scale
 
 
 def find_optimizers(model):

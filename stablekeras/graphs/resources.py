@@ -24,21 +24,22 @@ except (ImportError, AttributeError) as error:
     ) from error
 
 __all__ = [
-    "WrittenVariable",
+    "VariableRef",
     "assign",
     "handles",
     "read",
+    "references",
     "touched_after",
     "written",
 ]
 
 
 @dataclasses.dataclass(frozen=True)
-class WrittenVariable:
-    """A variable that a traced step assigns to.
+class VariableRef:
+    """One stored variable, whoever made it: of a mirrored one, one replica.
 
     Args:
-        handle: The resource handle, valid outside the traced graph.
+        handle: The resource handle, valid outside a traced graph.
         dtype: The dtype of the values.
         shape: The static shape of the values.
     """
@@ -68,6 +69,15 @@ def handles(variable):
     return [] if handle is None else [handle]
 
 
+def references(variables):
+    """Returns `VariableRef` for Keras or TensorFlow variables."""
+    return [
+        VariableRef(h, tf.as_dtype(v.dtype), tf.TensorShape(v.shape))
+        for v in variables
+        for h in handles(v)
+    ]
+
+
 def written(graph):
     """Returns the variables that `graph` assigns to.
 
@@ -75,7 +85,7 @@ def written(graph):
         graph: The `FuncGraph` of a traced function.
 
     Returns:
-        List of `WrittenVariable`, in the order the graph captured them.
+        List of `VariableRef`, in the order the graph captured them.
         Resources that are not variables (tables, iterators) are left out.
     """
     read_only = set(_read_only_indices(graph))
@@ -89,7 +99,7 @@ def written(graph):
             continue
         value = data.shape_and_type[0]
         result.append(
-            WrittenVariable(
+            VariableRef(
                 outer, tf.as_dtype(value.dtype), tf.TensorShape(value.shape)
             )
         )
@@ -116,7 +126,7 @@ def touched_after(graph, operations):
 
 
 def read(variable):
-    """Returns the value of a `WrittenVariable`, sharing its buffer."""
+    """Returns the value of a `VariableRef`, sharing its buffer."""
     value = tf.raw_ops.ReadVariableOp(
         resource=variable.handle, dtype=variable.dtype
     )
@@ -125,5 +135,5 @@ def read(variable):
 
 
 def assign(variable, value):
-    """Assigns `value` to a `WrittenVariable`."""
+    """Assigns `value` to a `VariableRef`."""
     return tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)

@@ -84,16 +84,16 @@ def is_iterator(data):
     )
 
 
-def installed(model):
-    """Returns the train function that `fit` would call now."""
-    return model.__dict__.get("train_function")
+def installed(model, name="train_function"):
+    """Returns the train (or test) function that Keras would call now."""
+    return model.__dict__.get(name)
 
 
-def swap(model, function):
+def swap(model, function, name="train_function"):
     """Makes `function` the train function and returns the former one."""
-    before = model.__dict__.get("train_function")
+    before = model.__dict__.get(name)
     # Past Keras' attribute tracking: this happens at every chunk.
-    model.__dict__["train_function"] = function
+    model.__dict__[name] = function
     return before
 
 
@@ -176,6 +176,7 @@ def _eager_chunk(step):
             result.overflows += int(result.facts[:, 1].any())
         return result
 
+    chunk.trace = lambda iterator: None  # Nothing is traced eagerly.
     return chunk
 
 
@@ -200,6 +201,7 @@ def _single_step(step):
             overflows=int(facts[:, 1].any()),
         )
 
+    chunk.trace = next_step.get_concrete_function
     return chunk
 
 
@@ -267,6 +269,9 @@ def _many_steps(step, rows):
             overflows=int(overflows),
         )
 
+    chunk.trace = lambda iterator: next_steps.get_concrete_function(
+        iterator, tf.constant(0)
+    )
     return chunk
 
 

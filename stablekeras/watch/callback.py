@@ -1,35 +1,49 @@
 """`NaNWatch`: the callback that wires the stages together."""
 
+import contextlib
 import dataclasses
-import importlib
+import inspect
+import math
 import warnings
 
 import keras
 
 from stablekeras.errors import NonFiniteError
-from stablekeras.graphs import train_function
+from stablekeras.graphs import learning_rate, train_function
+from stablekeras.watch import arguments, bundle, diagnose, replay, report
 from stablekeras.watch import incident as incidents
+from stablekeras.watch import snapshot as snapshots
 from stablekeras.watch.guard import Transaction
 from stablekeras.watch.loop import WatchedFunction
-from stablekeras.watch.records import Diagnosis
-from stablekeras.watch.recover import ACTIONS, Policy
+from stablekeras.watch.manual import ManualGuard
+from stablekeras.watch.recover import Divergence, Policy
 
 __all__ = ["NaNWatch"]
+
+_HISTORY = 20
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
 class NaNWatch(keras.callbacks.Callback):
     """Makes every training step a transaction: it commits or never happened.
 
+    A step whose loss, gradients or statistics are not finite, or whose
+    update the optimizer does not survive, leaves no trace: every weight,
+    optimizer slot, BatchNorm statistic, seed and metric is bit for bit what
+    it was. The failing batch is run again to say why. Between steps the
+    model is the user's own; nothing stays installed.
+
     Args:
-        action: What to do about a step that is not finite. `"stop"` ends the
-            training cleanly with the state before the step; `"skip"` goes on
-            as if the batch had not been in the data; `"rollback"` returns to
-            the last good snapshot with a lower learning rate; `"raise"`
-            raises `stablekeras.errors.NonFiniteError`.
+        action: What to do about such a step. `"stop"` ends the training
+            cleanly with the state before the step; `"skip"` goes on as if
+            the batch had not been in the data; `"rollback"` returns to the
+            last good snapshot with a lower learning rate, the cure for
+            divergence; `"raise"` raises `stablekeras.errors.NonFiniteError`.
         max_skips: Most steps to skip (or roll back) in one training, then it
             stops; `None` for no limit.
-        max_consecutive_skips: Most of them in a row; `None` for no limit.
+        max_consecutive_skips: Most of them in a row, `None` for no limit. A
+            committed step ends a row of skips, a new snapshot one of
+            rollbacks.
         rollback_lr_factor: The learning rate is multiplied by it at each
             rollback, in (0, 1].
         snapshot_every: When `action="rollback"` takes a snapshot: `"epoch"`
@@ -39,8 +53,28 @@ class NaNWatch(keras.callbacks.Callback):
         diagnose: Whether to run the failing step again and explain it.
         verbose: 0 silent, 1 reports incidents on the terminal.
 
+    Attributes:
+        incidents: List of `stablekeras.Incident`, over all trainings.
+        skipped: Number of skipped steps, over all trainings.
+        overflows: Number of loss-scale overflows, which are no incidents.
+
     Raises:
         ValueError: If an argument is out of its range.
+        TypeError: If an argument is of a wrong type.
+
+    Example:
+    >>> import keras, numpy as np, stablekeras
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> x, y = np.ones((6, 2), "float32"), np.ones((6, 1), "float32")
+    >>> x[3] = np.nan
+    >>> watch = stablekeras.NaNWatch("skip", directory=None, verbose=0)
+    >>> history = model.fit(x, y, batch_size=2, shuffle=False, verbose=0,
+    ...                     callbacks=[watch])
+    >>> [(i.epoch, i.step, i.diagnosis.samples) for i in watch.incidents]
+    [(0, 1, (1,))]
+    >>> bool(np.isfinite(history.history["loss"][0])), watch.skipped
+    (True, 1)
     """
 
     def __init__(
@@ -56,11 +90,16 @@ class NaNWatch(keras.callbacks.Callback):
         verbose=1,
     ):
         super().__init__()
-        if action not in ACTIONS:
-            raise ValueError(
-                f"action must be one of {ACTIONS}. Received: "
-                f"action={action!r}. Pass 'stop' to end the training."
-            )
+        arguments.check(
+            action=action,
+            max_skips=max_skips,
+            max_consecutive_skips=max_consecutive_skips,
+            rollback_lr_factor=rollback_lr_factor,
+            snapshot_every=snapshot_every,
+            directory=directory,
+            diagnose=diagnose,
+            verbose=verbose,
+        )
         self.action = action
         self.max_skips = max_skips
         self.max_consecutive_skips = max_consecutive_skips
@@ -73,10 +112,29 @@ class NaNWatch(keras.callbacks.Callback):
         self.skipped = 0
         self.overflows = 0
         self._policy = Policy(action, max_skips, max_consecutive_skips)
-        self._epoch = 0
+        self._begin_training()
+
+    def _begin_training(self):
+        self._policy.reset()
+        self._divergence = Divergence()
+        self._snapshot = None
+        self._since_snapshot = 0
+        self._watched_function = None
+        self._lowered = 1.0
+        self._rate = None
+        self._kept = []
+        self._begin_epoch(0)
+
+    def _begin_epoch(self, epoch):
+        self._epoch = epoch
         self._begin = 0
-        self._last_logs = None
+        self._test_begin = 0
+        self._good_logs = None
+        self._good_steps = 0
+        self._call_steps = 0
         self._bad_steps = 0
+        self._bad_test_steps = 0
+        self._history = []
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -96,133 +154,359 @@ class NaNWatch(keras.callbacks.Callback):
         """Returns a watch made with the arguments of `get_config`."""
         return cls(**config)
 
+    def guard(self, model, optimizer=None):
+        """Watches `train_on_batch` and hand-written loops.
+
+        Inside the block every `optimizer.apply` (and `apply_gradients`)
+        commits only if its gradients and the model's statistics are finite;
+        else the statistics are put back to what they were after the last
+        good one. `train_on_batch` is a transaction as in `fit`. Steps are
+        numbered from 0 in the order they are tried; the epoch is 0. With
+        `action="stop"` the block is left at the failing step.
+
+        Args:
+            model: The Keras model.
+            optimizer: The optimizer of the loop, or a list of them; by
+                default the model's.
+
+        Returns:
+            A context manager.
+
+        Raises:
+            ValueError: If there is no optimizer to watch.
+
+        Example:
+        >>> import keras, numpy as np, stablekeras
+        >>> model = keras.Sequential([keras.Input((2,)),
+        ...                           keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> watch = stablekeras.NaNWatch("skip", directory=None, verbose=0)
+        >>> x = np.full((4, 2), np.nan, "float32")
+        >>> with watch.guard(model):
+        ...     _ = model.train_on_batch(x, np.ones((4, 1), "float32"))
+        >>> watch.skipped, bool(np.isfinite(model.get_weights()[0]).all())
+        (1, True)
+        """
+        return ManualGuard(self, model, optimizer)
+
     # Hooks of the training.
 
     def on_train_begin(self, logs=None):
         """Starts the counts anew."""
-        self._policy.reset()
-        left = train_function.installed(self.model)
-        if isinstance(left, WatchedFunction):
-            left.disarm()
+        self._begin_training()
+        for name in ("train_function", "test_function"):
+            left = train_function.installed(self.model, name)
+            if isinstance(left, WatchedFunction):
+                left.disarm()
+        self._fellows = _fellow_callbacks(self)
+        if train_function.overrides_train_function(self.model):
+            warnings.warn(
+                "NaNWatch replaces the train function, so that the model's "
+                f"own make_train_function is not used. Received: "
+                f"{type(self.model).__name__}. Override train_step instead."
+            )
 
     def on_epoch_begin(self, epoch, logs=None):
         """Notes the epoch."""
-        self._epoch = epoch
-        self._last_logs = None
-        self._bad_steps = 0
+        self._begin_epoch(epoch)
+        self._divergence.new_epoch()
 
     def on_train_batch_begin(self, batch, logs=None):
-        """Puts the watched function in for the step that comes."""
+        """Puts the watched function in for the call that comes."""
         self._begin = batch
-        bare = train_function.installed(self.model)
-        if isinstance(bare, WatchedFunction):  # Another watch was first.
-            bare.arm(self)
-        else:
-            self._watched(bare).arm(self)
+        self._call_steps = 0
+        if self._rate is not None:
+            self._keep_rate_low()
+        self.watched("train_function").arm(self)
 
     def on_train_batch_end(self, batch, logs=None):
         """Shows the count of refused steps beside the loss."""
         if self._bad_steps and logs is not None:
             logs["nonfinite_steps"] = self._bad_steps
+        if self.action == "rollback":
+            self._watch_divergence(logs)
 
     def on_epoch_end(self, epoch, logs=None):
         """Puts the count of refused steps into History."""
-        if logs is not None:
-            logs["nonfinite_steps"] = self._bad_steps
+        if logs is None:
+            return
+        if self._snapshot is not None and self._divergence.period():
+            self._diverged(logs.get("loss", math.nan))
+        logs["nonfinite_steps"] = self._bad_steps
+        if self._bad_test_steps:
+            logs["val_nonfinite_steps"] = self._bad_test_steps
+        if self._bad_steps and not self._good_steps:
+            # A mean over no step is not 0, which would look like the best.
+            for name, value in logs.items():
+                if isinstance(value, float) and not name.startswith("val_"):
+                    logs[name] = math.nan
 
-    # What the watched function asks.
+    def on_train_end(self, logs=None):
+        """Lets go of what belongs to this training."""
+        self._snapshot = None
+        for fellow, name, value in self._kept:
+            setattr(fellow, name, value)
+        self._kept = []
+
+    def on_test_batch_begin(self, batch, logs=None):
+        """Watches a validation step."""
+        self._test_begin = batch
+        self.watched("test_function").arm(_Validation(self))
+
+    # What the watched function tells and asks.
+
+    def before(self, function, iterator):
+        """Told that a call begins; takes the snapshot that is due."""
+        self._watched_function = function
+        if self.action != "rollback" or not self._snapshot_is_due():
+            return
+        if self._snapshot is None and not self._is_built():
+            function.prepare(iterator)
+            if not self._is_built():  # An eager step builds when it runs.
+                return
+        taken = snapshots.take(
+            self._variables(function),
+            function.transaction.written,
+            epoch=self._epoch,
+            step=self._begin,
+            leave_out=[
+                *(v for m in self.model.metrics for v in m.variables),
+                *learning_rate.variables(function.transaction.optimizers),
+            ],
+        )
+        self._since_snapshot = 0
+        if taken is not None:
+            self._snapshot = taken
+            self._policy.progress()
 
     def committed(self, steps, logs, overflows):
         """Told of steps that were committed."""
-        self._last_logs = logs
-        self._policy.progress()
+        self._good_logs = logs
+        self._good_steps += steps
+        self._call_steps += steps
+        self._since_snapshot += steps
         self.overflows += overflows
+        if self.action != "rollback":
+            self._policy.progress()
 
     def fallback(self):
         """Returns the logs of a call in which no step was committed."""
-        if self._last_logs is not None:
-            return self._last_logs
+        if self._good_logs is not None:
+            return self._good_logs
         return self.model.get_metrics_result()
 
     def trip(self, trip):
         """Told of a refused step; returns whether to go on or leave."""
         action = self._policy.decide()
+        if action == "rollback" and self._snapshot is None:
+            action = "stop"  # There never was a good state.
         incident = incidents.record(
             trip,
             epoch=self._epoch,
             step=self._begin + trip.offset,
             action=action,
+            faulty=incidents.faulty_variables(
+                self._variables(self._watched_function)
+            ),
         )
-        incident = self._explain(incident)
-        self.incidents.append(incident)
         self._bad_steps += 1
-        if action == "skip":
+        return self._act(self._explain(incident))
+
+    def trip_at(self, trip, step):
+        """The same for a step of a hand-written loop, numbered there."""
+        self._begin = step
+        return self.trip(trip)
+
+    def begin_block(self, guard):
+        """Starts the counts anew for a block of hand-written steps."""
+        self._begin_training()
+        self._fellows = []
+        self._watched_function = guard
+
+    # Actions.
+
+    def _act(self, incident):
+        self.incidents.append(incident)
+        if incident.action == "skip":
             self.skipped += 1
             return "go on"
-        if action == "raise":
-            raise NonFiniteError(_headline(incident), incident)
+        if incident.action == "rollback":
+            return self._roll_back()
+        self._keep_backups()
+        if incident.action == "raise":
+            raise NonFiniteError(report.headline(incident), incident)
         self.model.stop_training = True
         return "leave"
 
+    def _roll_back(self):
+        self._snapshot.restore()
+        seen = True
+        for optimizer in self._watched_function.transaction.optimizers:
+            seen &= learning_rate.lower(optimizer, self.rollback_lr_factor)
+        self._lowered *= self.rollback_lr_factor
+        self._rate = learning_rate.rates(
+            self._watched_function.transaction.optimizers
+        )
+        self.model.reset_metrics()
+        self._good_logs = None
+        self._divergence.restart()
+        self._since_snapshot = 0
+        if seen:
+            return "go on"
+        self.model.make_train_function(force=True)
+        return "leave"
+
+    def _keep_rate_low(self):
+        """Lowers a rate that another callback has set high again."""
+        optimizers = self._watched_function.transaction.optimizers
+        now = learning_rate.rates(optimizers)
+        for optimizer, rate, before in zip(
+            optimizers, now, self._rate, strict=True
+        ):
+            if rate > before * (1.0 + 1e-6):
+                learning_rate.set_rate(optimizer, rate * self._lowered)
+        self._rate = learning_rate.rates(optimizers)
+
+    def _watch_divergence(self, logs):
+        loss = (logs or {}).get("loss")
+        if loss is None or self._snapshot is None or not self._call_steps:
+            return
+        if self._divergence.call(loss, self._call_steps):
+            self._diverged(loss)
+
+    def _diverged(self, loss):
+        action = self._policy.decide()
+        incident = incidents.diverged(
+            epoch=self._epoch,
+            step=self._begin + self._call_steps - 1,
+            action=action,
+            loss=loss,
+            first=self._divergence.reference,
+        )
+        self._show(incident)
+        self._act(incident)
+
+    def _keep_backups(self):
+        """Keeps the backup of a training that did not end well."""
+        for fellow in self._fellows:
+            if isinstance(fellow, keras.callbacks.BackupAndRestore):
+                self._kept.append(
+                    (fellow, "delete_checkpoint", fellow.delete_checkpoint)
+                )
+                fellow.delete_checkpoint = False
+
     # Stages.
 
-    def _watched(self, bare):
-        known = getattr(bare, "_stablekeras_watched", None)
+    def watched(self, name):
+        """Returns the watched function for the model's train function."""
+        bare = train_function.installed(self.model, name)
+        if isinstance(bare, WatchedFunction):  # Another watch was first.
+            return bare
+        key = "watched_reporting" if self._only_reports(name) else "watched"
+        known = getattr(bare, key, None)
         if known is None or not known.fits():
-            step = self.model.train_step
-            known = WatchedFunction(
-                self.model,
-                Transaction(self.model, step),
-                Transaction(self.model, step, trial=True),
-            )
+            known = self._make_watched(name)
             # Lives and dies with the function it stands in for.
-            bare._stablekeras_watched = known
+            with contextlib.suppress(AttributeError):
+                setattr(bare, key, known)
         return known
 
-    def _explain(self, incident):
-        diagnosis = None
+    def _only_reports(self, name):
+        return name == "test_function" and self.action in ("stop", "raise")
+
+    def _make_watched(self, name):
+        model = self.model
+        if name == "test_function":
+            undo = not self._only_reports(name)
+            step = Transaction(model, model.test_step, undo=undo)
+            return WatchedFunction(model, step, None, name)
+        return WatchedFunction(
+            model,
+            Transaction(model, model.train_step),
+            Transaction(model, model.train_step, trial=True),
+        )
+
+    def _variables(self, function):
+        return [
+            *self.model.variables,
+            *(v for o in function.transaction.optimizers for v in o.variables),
+        ]
+
+    def _is_built(self):
+        return self.model.built and all(
+            o.built for o in self._watched_function.transaction.optimizers
+        )
+
+    def _snapshot_is_due(self):
+        if self._snapshot is None:
+            return True
+        if self.snapshot_every == "epoch":
+            return self._begin == 0 and self._since_snapshot > 0
+        return self._since_snapshot >= self.snapshot_every
+
+    def _explain(self, incident, step=None):
         if self.diagnose:
             try:
-                replay = importlib.import_module("stablekeras.watch.replay")
-                explain = importlib.import_module("stablekeras.watch.diagnose")
-                trace = replay.replay_step(self.model, incident)
-                diagnosis = explain.explain(trace)
+                trace = replay.replay_step(self.model, incident, step)
+                found = diagnose.explain(trace)
             except Exception as error:
-                diagnosis = _unknown(incident, error)
-        incident = dataclasses.replace(incident, diagnosis=diagnosis)
+                found = incidents.unknown(incident, error)
+            incident = dataclasses.replace(incident, diagnosis=found)
         if self.directory is not None:
             try:
-                bundle = importlib.import_module("stablekeras.watch.bundle")
                 path = bundle.write(incident, self.model, self.directory)
-                incident = dataclasses.replace(incident, path=path)
+                incident = dataclasses.replace(
+                    incident, path=None if path is None else str(path)
+                )
             except Exception as error:
                 warnings.warn(f"The incident was not written: {error}")
-        if self.verbose:
-            try:
-                report = importlib.import_module("stablekeras.watch.report")
-                report.show(incident, self.verbose)
-            except Exception as error:
-                warnings.warn(f"The incident was not shown: {error}")
+        self._show(incident)
         return incident
 
+    def _show(self, incident):
+        try:
+            report.show(incident, self.verbose)
+        except Exception as error:
+            warnings.warn(f"The incident was not shown: {error}")
 
-def _headline(incident):
-    report = importlib.import_module("stablekeras.watch.report")
-    return report.headline(incident)
+
+class _Validation:
+    """Reports the validation steps that are not finite."""
+
+    def __init__(self, watch):
+        self._watch = watch
+        self._logs = None
+
+    def before(self, function, iterator):
+        pass
+
+    def committed(self, steps, logs, overflows):
+        self._logs = logs
+
+    def fallback(self):
+        return self._logs or self._watch.model.get_metrics_result()
+
+    def trip(self, trip):
+        watch = self._watch
+        incident = incidents.record(
+            dataclasses.replace(trip, tripped=("validation",)),
+            epoch=watch._epoch,
+            step=watch._test_begin + trip.offset,
+            action="report",
+        )
+        watch._bad_test_steps += 1
+        watch.incidents.append(watch._explain(incident, watch.model.test_step))
+        return "go on"
 
 
-def _unknown(incident, error):
-    rows = incidents.bad_rows(incident.batch)
-    evidence = [f"not finite: {', '.join(incident.tripped)}"]
-    evidence += [f"{k} = {v:g}" for k, v in incident.logs.items()]
-    if rows:
-        evidence.append(f"rows of the batch with NaN or Inf: {rows}")
-    evidence.append(f"replay failed: {type(error).__name__}: {error}")
-    return Diagnosis(
-        code="SK000",
-        title="unknown cause",
-        cause="The step was not finite; replaying it did not show why.",
-        remedy="Run the step eagerly on the recorded batch.",
-        samples=rows,
-        evidence=tuple(evidence),
-    )
+def _fellow_callbacks(callback):
+    """Returns the callbacks of the same training, from the caller's list."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, keras.callbacks.CallbackList) and any(
+            c is callback for c in owner.callbacks
+        ):
+            return owner.callbacks
+        frame = frame.f_back
+    return []

@@ -17,11 +17,13 @@ import tensorflow as tf
 
 from stablekeras.graphs import resources
 from stablekeras.graphs.apply_calls import ApplyLog, find_optimizers, loss_scale
+from stablekeras.graphs.sums import half_square, presence, values
 from stablekeras.graphs.train_function import COLUMNS, is_distributed
 
 __all__ = [
     "GRADIENT",
     "LOSS",
+    "SCALE",
     "STATE",
     "SUSPECT",
     "UPDATE",
@@ -32,7 +34,7 @@ __all__ = [
 # What tripped, as bits of the first column of the facts. SUSPECT alone: every
 # value is finite but a sum of squares overflowed; only running the update
 # shows whether the optimizer survives it.
-LOSS, GRADIENT, STATE, UPDATE, SUSPECT = 1, 2, 4, 8, 16
+LOSS, GRADIENT, STATE, UPDATE, SUSPECT, SCALE = 1, 2, 4, 8, 16, 32
 
 
 def is_loss(name):
@@ -55,15 +57,17 @@ class Transaction:
         trial: Whether to run every update where it stands, and to judge by
             what it wrote instead of by the gradients. Costs a copy of the
             state; used where the gradient alone cannot tell.
+        undo: Whether to undo a refused step; else it is only reported.
     """
 
-    def __init__(self, model, step, trial=False):
+    def __init__(self, model, step, trial=False, undo=True):
         self._model = model
         self._step = step
         self._trial = trial
+        self._undoes = undo
         self._immediate: set[int] = set()
         self._optimizers = find_optimizers(model)
-        self.written: list[resources.WrittenVariable] = []
+        self.written: list[resources.VariableRef] = []
 
     @property
     def optimizers(self):
@@ -112,6 +116,10 @@ class Transaction:
         verdict = _local_first(total)
         if state is not None:
             verdict = verdict + tf.cast(state, verdict.dtype)
+        scale = self._search_scale(deferred)
+        if scale is not None:  # A scale of 0 or Inf makes every gradient 0.
+            sound = scale + tf.math.reciprocal(scale)
+            verdict = verdict + tf.cast(sound, verdict.dtype)
         replicas = len(_local(total))
 
         def commit():
@@ -124,41 +132,50 @@ class Transaction:
 
         def refuse():
             facts = self._measure(loss, every, total, traced)
-            bits = tf.reduce_max(facts[:, 0])
-            scale = self._search_scale(deferred)
             if scale is None:
                 self._undo(traced.written, saved)
                 return facts
-            searching = tf.logical_and(bits == GRADIENT, scale > 1.0)
-
-            def shrink():
-                for call in deferred:
-                    optimizer = call.optimizer
-                    if loss_scale(optimizer) is not None:
-                        optimizer.step_counter.assign(0)
-                        optimizer.dynamic_scale.assign(
-                            optimizer.dynamic_scale * 0.5
-                        )
-                return tf.stack(
-                    [
-                        tf.zeros_like(facts[:, 0]),
-                        tf.ones_like(facts[:, 0]),
-                        facts[:, 2],
-                        facts[:, 3],
-                    ],
-                    axis=1,
-                )
-
-            def undo():
-                self._undo(traced.written, saved)
-                return facts
-
-            return tf.cond(searching, shrink, undo)
+            return self._search(facts, scale, deferred, traced, saved)
 
         facts = tf.cond(tf.math.is_finite(verdict), commit, refuse)
         return facts, logs
 
+    def _search(self, facts, scale, deferred, traced, saved):
+        """Tells an overflow of the loss-scale search from a fault."""
+        bits = tf.reduce_max(facts[:, 0])
+        none = tf.zeros_like(facts[:, 0])
+
+        def shrink():
+            # As LossScaleOptimizer does; the rest of the step stands.
+            for call in deferred:
+                call.optimizer.step_counter.assign(0)
+                call.optimizer.dynamic_scale.assign(scale * 0.5)
+            return tf.stack([none, none + 1, facts[:, 2], facts[:, 3]], axis=1)
+
+        def undo():
+            self._undo(traced.written, saved)
+            lost = tf.logical_not(
+                tf.math.is_finite(scale + tf.math.reciprocal(scale))
+            )
+            collapsed = tf.logical_or(
+                lost, tf.logical_and(scale <= 1.0, bits == GRADIENT)
+            )
+            own = tf.where(bits == SUSPECT, 0.0, bits)
+            named = tf.where(collapsed, own + SCALE, bits)
+            return tf.stack([none + named, none, facts[:, 2], facts[:, 3]], 1)
+
+        return tf.cond(
+            tf.logical_and(
+                bits == GRADIENT,
+                tf.logical_and(scale > 1.0, tf.math.is_finite(scale)),
+            ),
+            shrink,
+            undo,
+        )
+
     def _undo(self, written, saved):
+        if not self._undoes:
+            return
         for variable, value in zip(written, saved, strict=True):
             resources.assign(variable, value)
 
@@ -191,14 +208,14 @@ class Transaction:
 
     def _state_total(self, written, kind=STATE | UPDATE):
         kinds = self._must_be_finite()
-        values = [
-            resources.read(v)
+        parts = [
+            presence(resources.read(v))
             for v in written
             if v.dtype.is_floating and kinds.get(id(v.handle), 0) & kind
         ]
-        if not values:
+        if not parts:
             return None
-        total = tf.add_n([_presence(v) for v in values])
+        total = tf.add_n(parts)
         if is_distributed(self._model):
             strategy = self._model.distribute_strategy
             total = _local_first(
@@ -218,7 +235,7 @@ class Transaction:
         }
 
         def replica(loss, total, *grads):
-            flat = [_dense(g) for g in keras.tree.flatten(list(grads))]
+            flat = [values(g) for g in keras.tree.flatten(list(grads))]
             bad_loss = tf.logical_not(tf.math.is_finite(loss))
             bad_gradient = tf.constant(False)
             if flat:
@@ -242,7 +259,7 @@ class Transaction:
             bits = tf.where(bits == 0.0, float(SUSPECT), bits)
             # Which replica: the sign says that the fault is its own.
             mine = tf.reduce_sum(own) > 0
-            sumsq = tf.add_n([_half_square(g) for g in flat]) if flat else 0.0
+            sumsq = tf.add_n([half_square(g) for g in flat]) if flat else 0.0
             return tf.stack(
                 [
                     bits,
@@ -269,19 +286,19 @@ class Transaction:
 
         log = ApplyLog(self._optimizers, None)
         before = {
-            id(o): float(loss_scale(o))
+            id(o): float(keras.ops.convert_to_numpy(loss_scale(o)))
             for o in self.optimizers
-            if loss_scale(o) is not None and o.built
+            if loss_scale(o) is not None
         }
 
         def replica(data):
             with log.recording() as calls:
                 logs = self._step(data)
-            flat = [_dense(g) for c in calls for g in c.tensors()]
+            flat = [values(g) for c in calls for g in c.tensors()]
             finite = all(
                 bool(tf.reduce_all(tf.math.is_finite(g))) for g in flat
             )
-            sumsq = sum(float(_half_square(g)) for g in flat)
+            sumsq = sum(float(half_square(g)) for g in flat)
             return logs, finite, sumsq
 
         with tf.variable_creator_scope(note), log.watching():
@@ -290,13 +307,13 @@ class Transaction:
         kinds = self._must_be_finite()
         bits = LOSS * (not _finite(loss)) + GRADIENT * (not finite)
         overflow = 0
-        if bits == GRADIENT:
-            scales = [loss_scale(o) for o in self.optimizers]
-            if any(
-                s is not None and before.get(id(o), 2.0) > 1.0
-                for o, s in zip(self.optimizers, scales, strict=True)
-            ):
+        if any(s == 0.0 or not _finite(s) for s in before.values()):
+            bits |= SCALE
+        elif bits == GRADIENT and before:
+            if max(before.values()) > 1.0:
                 bits, overflow = 0, 1
+            else:
+                bits |= SCALE
         for variable, _ in saved:
             kind = max(
                 (kinds.get(id(h), 0) for h in resources.handles(variable)),
@@ -310,7 +327,7 @@ class Transaction:
                 bits |= kind
         if bits & ~UPDATE:  # The update only carried it on.
             bits &= ~UPDATE
-        if bits:
+        if bits and self._undoes:
             for variable, value in saved:
                 variable.assign(value)
         facts = tf.constant([[bits, overflow, loss, sumsq]], tf.float32)
@@ -332,7 +349,7 @@ class _Traced:
             grads = [c.tensors() if c.visible else [] for c in calls]
             loss = _loss_of(logs)
             counted = keras.tree.flatten(grads) if gradients_count else []
-            total = _total([_half_square(_values(g)) for g in counted], loss)
+            total = _total([half_square(values(g)) for g in counted], loss)
             if distributed:
                 # A NaN or Inf on one replica is one on all.
                 total = tf.distribute.get_replica_context().all_reduce(
@@ -361,28 +378,6 @@ class _Traced:
             if call.deferred and call.touched & used.union(*later):
                 result.add(number)
         return result
-
-
-def _values(grad):
-    return grad.values if isinstance(grad, tf.IndexedSlices) else grad
-
-
-_dense = _values
-
-
-def _half_square(x):
-    if x.dtype.size < 4:  # The square of 300 overflows float16.
-        x = tf.cast(x, tf.float32)
-    return tf.nn.l2_loss(x)
-
-
-def _presence(x):
-    """Returns a scalar that is finite exactly if all of `x` is."""
-    if x.dtype.size < 4:
-        x = tf.cast(x, tf.float32)
-    # Scaled, so that the squares of what is large but sound do not overflow.
-    scale = 1e-160 if x.dtype == tf.float64 else 1e-25
-    return tf.cast(tf.nn.l2_loss(x * tf.constant(scale, x.dtype)), tf.float32)
 
 
 def _total(parts, loss):

@@ -3,9 +3,16 @@
 import keras
 import numpy as np
 
-from stablekeras.watch.records import Incident
+from stablekeras.watch.records import Diagnosis, Incident
 
-__all__ = ["bad_rows", "batch_to_host", "faulty_variables", "record"]
+__all__ = [
+    "bad_rows",
+    "batch_to_host",
+    "diverged",
+    "faulty_variables",
+    "record",
+    "unknown",
+]
 
 
 def batch_to_host(batch):
@@ -81,4 +88,60 @@ def record(trip, *, epoch, step, action, faulty=()):
         batch=batch_to_host(trip.batch),
         logs={"loss": trip.loss, "gradient_norm": trip.gradient_norm},
         replica=trip.replica,
+    )
+
+
+def diverged(*, epoch, step, action, loss, first):
+    """Makes the incident of a training that ran away while still finite.
+
+    Args:
+        epoch: Epoch, from 0.
+        step: Step of the epoch, from 0.
+        action: What will be done.
+        loss: Mean loss of the epoch so far.
+        first: The loss that training began with.
+
+    Returns:
+        An `Incident` with its diagnosis, without a batch.
+    """
+    cause = (
+        f"the mean loss of the epoch is {loss:.6g}; training began with "
+        f"{first:.6g}"
+    )
+    return Incident(
+        epoch=epoch,
+        step=step,
+        action=action,
+        tripped=("divergence",),
+        diagnosis=Diagnosis(
+            code="SK601",
+            title="divergence: the loss grew while still finite",
+            cause=cause,
+            remedy=(
+                "Lower the learning rate (a tenth), scale inputs and targets "
+                "to about 1, and clip: "
+                "stablekeras.optimizers.ClippedOptimizer(optimizer, "
+                "global_clipnorm=1.0)."
+            ),
+            evidence=(cause,),
+        ),
+        logs={"loss": float(loss)},
+    )
+
+
+def unknown(incident, error):
+    """Returns the diagnosis of an incident that could not be replayed."""
+    rows = bad_rows(incident.batch)
+    evidence = [f"not finite: {', '.join(incident.tripped)}"]
+    evidence += [f"{k} = {v:g}" for k, v in incident.logs.items()]
+    if rows:
+        evidence.append(f"rows of the batch with NaN or Inf: {rows}")
+    evidence.append(f"replay failed: {type(error).__name__}: {error}")
+    return Diagnosis(
+        code="SK000",
+        title="unknown cause",
+        cause="The step was not finite; replaying it did not show why.",
+        remedy="Run the step eagerly on the recorded batch.",
+        samples=rows,
+        evidence=tuple(evidence),
     )

@@ -16,7 +16,13 @@ from stablekeras.watch.records import Trip
 
 __all__ = ["WatchedFunction"]
 
-_NAMES = {1: "loss", 2: "gradient", 4: "state", 8: "update"}
+_NAMES = {
+    1: "loss",
+    2: "gradient",
+    4: "state",
+    8: "update",
+    32: "scale",
+}
 _SUSPECT = 16
 
 
@@ -26,16 +32,19 @@ class WatchedFunction:
     Args:
         model: The compiled model.
         transaction: Runs one step; returns facts and logs.
-        trial: The same, judging by what the update wrote.
+        trial: The same, judging by what the update wrote; `None` for a step
+            that updates nothing.
+        name: Attribute of the model that this stands in for.
     """
 
-    def __init__(self, model, transaction, trial):
+    def __init__(self, model, transaction, trial, name="train_function"):
         self._model = model
+        self._name = name
         self._steps = model.steps_per_execution
         self.transaction = transaction
         self._step = train_function.compile_step(model, transaction)
         self._chunk = train_function.run_chunk(model, self._step, self._steps)
-        self._trial = train_function.compile_step(model, trial)
+        self._trial = trial and train_function.compile_step(model, trial)
         self._bare: Any = None
         self._armed_in = None
         self._listeners = []
@@ -49,8 +58,9 @@ class WatchedFunction:
         """Installs this function for the next call, or until `disarm`.
 
         Args:
-            listener: Asked what to do: `trip(trip) -> "go on" | "leave"`,
-                `committed(steps, logs, overflows)`, `fallback() -> logs`.
+            listener: Told and asked: `before(function, iterator)`,
+                `committed(steps, logs, overflows)`,
+                `trip(trip) -> "go on" | "leave"`, `fallback() -> logs`.
             permanent: Whether to stay installed after a call.
         """
         if self._listeners:
@@ -59,13 +69,13 @@ class WatchedFunction:
         self._listeners = [listener]
         self._permanent = permanent
         self._armed_in = getattr(self._model, "history", None)
-        self._bare = train_function.swap(self._model, self)
+        self._bare = train_function.swap(self._model, self, self._name)
 
     def disarm(self):
         """Gives the model its own train function back."""
         self._listeners = []
-        if train_function.installed(self._model) is self:
-            train_function.swap(self._model, self._bare)
+        if train_function.installed(self._model, self._name) is self:
+            train_function.swap(self._model, self._bare, self._name)
 
     def __call__(self, iterator):
         """Runs a chunk of steps, as `model.train_function` does."""
@@ -81,7 +91,14 @@ class WatchedFunction:
             chunk = self._chunk
         else:
             chunk = self._python_chunk
+        for listener in listeners:
+            listener.before(self, iterator)
         return self._drive(chunk, iterator, listeners)
+
+    def prepare(self, iterator):
+        """Traces the step, which makes the variables it needs."""
+        if train_function.is_iterator(iterator):
+            self._chunk.trace(iterator)
 
     def _drive(self, chunk, iterator, listeners):
         done, logs = 0, None

@@ -13,7 +13,9 @@ from typing import Any
 
 from stablekeras.graphs.statistics import TensorStats
 
-__all__ = ["Diagnosis", "Incident", "TensorStats", "Trace"]
+__all__ = ["ACTIONS", "Diagnosis", "Incident", "TensorStats", "Trace"]
+
+ACTIONS = ("stop", "skip", "rollback", "raise")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +119,13 @@ class Incident:
     Args:
         epoch: Epoch, from 0.
         step: Step of the epoch, from 0.
-        action: What was done: `"stop"`, `"skip"`, `"rollback"` or `"raise"`.
+        action: What was done: `"stop"`, `"skip"`, `"rollback"`, `"raise"`;
+            `"report"` for a validation step, which changes nothing.
         tripped: What was not finite: among `"loss"`, `"gradient"`,
-            `"update"`, `"state"`, `"variable"`.
+            `"update"` (what the optimizer made of a finite gradient),
+            `"state"` (a statistic), `"scale"` (the loss scale),
+            `"variable"` (bad before the step), `"validation"`; or
+            `"divergence"`, finite but run away.
         diagnosis: Why, or `None` when `diagnose=False`.
         path: The incident's folder, or `None` when nothing was written.
         batch: The failing batch as `train_step` received it, leaves as

@@ -1,0 +1,189 @@
+"""What a watched training step costs, against the same step unwatched.
+
+    python benchmarks/watch_overhead.py [--rounds 15] [--seconds 0.5]
+        [--models mlp mlp_10ms cnn transformer lstm] [--jit no yes]
+
+All variants of a model live in one process and take turns; each round gives
+one ratio to the bare fit of that round, and the median of the ratios is
+printed, with the quartiles. Times are those of `model.fit`, callbacks and
+progress logs included.
+"""
+
+import argparse
+import os
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+import stablekeras
+
+
+def mlp(width=256, batch=128):
+    inputs = layers.Input((64,))
+    x = layers.Dense(width, activation="relu")(inputs)
+    x = layers.Dense(width, activation="relu")(x)
+    outputs = layers.Dense(10)(x)
+    return keras.Model(inputs, outputs), (batch, 64), (batch,)
+
+
+def mlp_10ms():
+    return mlp(width=640, batch=512)
+
+
+def cnn():
+    inputs = layers.Input((32, 32, 3))
+    x = inputs
+    for filters in (16, 32, 32):
+        x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.ReLU()(x)
+        x = layers.MaxPooling2D()(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(10)(x)), (32, 32, 32, 3), (32,)
+
+
+def transformer(blocks=4, width=64):
+    inputs = layers.Input((32, width))
+    x = inputs
+    for _ in range(blocks):
+        y = layers.LayerNormalization()(x)
+        x = x + layers.MultiHeadAttention(4, width // 4, dropout=0.1)(y, y)
+        y = layers.LayerNormalization()(x)
+        y = layers.Dense(2 * width, activation="gelu")(y)
+        x = x + layers.Dense(width)(y)
+    x = layers.GlobalAveragePooling1D()(x)
+    return keras.Model(inputs, layers.Dense(10)(x)), (16, 32, width), (16,)
+
+
+def lstm():
+    inputs = layers.Input((32, 16))
+    x = layers.LSTM(48)(inputs)
+    return keras.Model(inputs, layers.Dense(10)(x)), (32, 32, 16), (32,)
+
+
+MODELS = {
+    "mlp": mlp,
+    "mlp_10ms": mlp_10ms,
+    "cnn": cnn,
+    "transformer": transformer,
+    "lstm": lstm,
+}
+
+
+def watch():
+    return stablekeras.NaNWatch("skip", directory=None, verbose=0)
+
+
+class Variant:
+    """One way to train a model, ready to run for some steps."""
+
+    def __init__(self, name, make_model, jit):
+        keras.utils.set_random_seed(0)
+        model, x_shape, y_shape = make_model()
+        optimizer = keras.optimizers.Adam(1e-4)
+        self.callbacks = []
+        if name == "global_clipnorm":
+            optimizer = keras.optimizers.Adam(1e-4, global_clipnorm=1.0)
+        if name == "watch+clipped":
+            optimizer = stablekeras.optimizers.ClippedOptimizer(
+                optimizer, global_clipnorm=1.0
+            )
+        if name.startswith("watch"):
+            self.callbacks = [watch()]
+        if name == "terminate_on_nan":
+            self.callbacks = [keras.callbacks.TerminateOnNaN()]
+        model.compile(
+            optimizer,
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=jit,
+        )
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=x_shape).astype("float32")
+        y = rng.integers(0, 10, size=y_shape)
+        self.data = tf.data.Dataset.from_tensors((x, y)).repeat()
+        self.model = model
+        if name == "check_numerics":
+            tf.debugging.enable_check_numerics()
+        try:
+            self.run(3)
+        finally:
+            if name == "check_numerics":
+                tf.debugging.disable_check_numerics()
+
+    def run(self, steps):
+        start = time.perf_counter()
+        self.model.fit(
+            self.data,
+            steps_per_epoch=steps,
+            epochs=1,
+            verbose=0,
+            callbacks=self.callbacks,
+        )
+        return (time.perf_counter() - start) / steps
+
+
+VARIANTS = (
+    "bare",
+    "terminate_on_nan",
+    "watch",
+    "watch+clipped",
+    "global_clipnorm",
+    "check_numerics",
+)
+
+
+def measure(make_model, jit, names, rounds, seconds):
+    variants = {}
+    for name in names:
+        try:
+            variants[name] = Variant(name, make_model, jit)
+        except Exception as error:
+            print(f"    {name}: cannot run ({type(error).__name__})")
+    steps = max(5, int(seconds / variants["bare"].run(20)))
+    times = {name: [] for name in variants}
+    for round_ in range(rounds):
+        order = list(variants)
+        shift = round_ % len(order)
+        for name in order[shift:] + order[:shift]:
+            times[name].append(variants[name].run(steps))
+    bare = np.asarray(times["bare"])
+    return {
+        name: (
+            float(np.median(t)) * 1e3,
+            np.quantile(np.asarray(t) / bare, [0.25, 0.5, 0.75]),
+        )
+        for name, t in times.items()
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
+    parser.add_argument("--jit", nargs="+", default=["no", "yes"])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=0.5)
+    args = parser.parse_args()
+    names = ["bare", *(n for n in args.variants if n != "bare")]
+    for jit in args.jit:
+        for model in args.models:
+            print(f"\n{model}, XLA {jit}")
+            rows = measure(
+                MODELS[model], jit == "yes", names, args.rounds, args.seconds
+            )
+            for name, (ms, (low, mid, high)) in rows.items():
+                print(
+                    f"    {name:18s} {ms:8.3f} ms  "
+                    f"x{mid:.3f}  [{low:.3f}, {high:.3f}]",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
