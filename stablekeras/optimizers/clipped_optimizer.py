@@ -14,12 +14,14 @@ from stablekeras.optimizers.norms import dtype_of_norms
 from stablekeras.optimizers.rule import check_count
 from stablekeras.optimizers.rules import collect_rules
 from stablekeras.optimizers.tally import Tally
+from stablekeras.optimizers.true_gradients import true_gradients
+from stablekeras.optimizers.wrapper import OptimizerWrapper
 
 __all__ = ["ClippedOptimizer"]
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
-class ClippedOptimizer(keras.optimizers.Optimizer):
+class ClippedOptimizer(OptimizerWrapper):
     """Wraps an optimizer: clips the true gradient, skips the bad step.
 
     The true gradient is what the inner optimizer would apply: summed over the
@@ -108,23 +110,19 @@ class ClippedOptimizer(keras.optimizers.Optimizer):
                 max_consecutive_skips,
                 "Pass None for no limit.",
             )
-        # The learning rate is the inner optimizer's; a callable here keeps
-        # Keras from making a variable for it.
         super().__init__(
-            learning_rate=_no_learning_rate,
+            inner_optimizer,
+            name=name,
             global_clipnorm=global_clipnorm,
             clipnorm=clipnorm,
             clipvalue=clipvalue,
-            name=name,
         )
-        self.inner_optimizer = inner_optimizer
         self.clip = clip
         self.nonfinite = nonfinite
         self.max_consecutive_skips = max_consecutive_skips
         self._rules = rules
         self._settings = settings
         self._loss = None
-        self._unread = None
 
     def build(self, variables):
         """Creates the variables of the inner optimizer, the rules and ours.
@@ -135,8 +133,7 @@ class ClippedOptimizer(keras.optimizers.Optimizer):
         if self.built:
             return
         variables = list(variables)
-        # In a record, or Keras would take them for variables of its own.
-        self._known = _Known(variables)
+        self._remember(variables)
         self._dtype_of_norms = dtype_of_norms(variables)
 
         def add_variable(shape, dtype=None, initializer="zeros", name=None):
@@ -165,9 +162,6 @@ class ClippedOptimizer(keras.optimizers.Optimizer):
         for rule in self._rules:
             rule.build(variables, add_variable)
         super().build(variables)
-        if self._unread is not None:
-            store, self._unread = self._unread, None
-            self.load_own_variables(store)
 
     def apply(self, grads, trainable_variables=None):
         """Clips and applies the gradients, or leaves everything as it is.
@@ -214,7 +208,7 @@ class ClippedOptimizer(keras.optimizers.Optimizer):
                     "is not built. Call optimizer.build(trainable_variables) "
                     "first."
                 )
-            variables = list(self._known.variables)
+            variables = list(self._known_variables)
             if len(grads) != len(variables):
                 raise ValueError(
                     "There must be one gradient for each variable. Received: "
@@ -247,10 +241,10 @@ class ClippedOptimizer(keras.optimizers.Optimizer):
             replica must get its own.
         """
         places = self._places(variables)
-        grads, overwriting, loss, sound = self._true_gradients(
-            grads, variables, loss
+        grads, overwriting, loss, sound = true_gradients(
+            grads, variables, loss, self.inner_optimizer.loss_scale_factor
         )
-        tensors = [None] * len(self._known.variables)
+        tensors = [None] * len(self._known_variables)
         for place, gradient in zip(places, grads, strict=True):
             tensors[place] = gradient
 
@@ -269,6 +263,13 @@ class ClippedOptimizer(keras.optimizers.Optimizer):
         survives = ops.isfinite(
             ops.square(gradients.norm) if self._squares else gradients.norm
         )
+        if self._rules:
+            # A product with so small a factor that nothing is left is not a
+            # clipped gradient.
+            survives = ops.logical_and(
+                survives,
+                ops.logical_or(gradients.norm > 0, arriving.norm <= 0),
+            )
         if sound is not None:
             survives = ops.logical_and(survives, sound)
         accepted = survives
@@ -330,7 +331,8 @@ class ClippedOptimizer(keras.optimizers.Optimizer):
             ]
         for variable, value in memory:
             variable.assign(value)
-        self._tally.write_commit(*measured, is_update)
+        tensor_norms, update_norm, clipped = measured
+        self._tally.write_commit(tensor_norms, update_norm, clipped, is_update)
         if is_update is not None and self._rules:
             self._accumulation.empty(is_update)
         self.inner_optimizer.apply(grads, trainable_variables=variables)
@@ -339,68 +341,13 @@ class ClippedOptimizer(keras.optimizers.Optimizer):
         """Counts the step; called in a replica context."""
         self._tally.write_skip(survives, measured[0])
 
-    def _places(self, variables):
-        """Returns the places of variables among those we were built with."""
-        try:
-            return [self._get_variable_index(v) for v in variables]
-        except KeyError:
-            unknown = [getattr(v, "path", None) or v.name for v in variables]
-            raise ValueError(
-                "The optimizer can only be called for the variables it was "
-                f"built with. Received: {', '.join(unknown)}. Make a new "
-                "optimizer for a new set of variables."
-            ) from None
-
     def _measure(self, tensors):
         return Gradients(
             tensors,
-            self._known.variables,
+            self._known_variables,
             self._dtype_of_norms,
             every_tensor=any(rule.every_tensor for rule in self._rules),
         )
-
-    def _true_gradients(self, grads, variables, loss):
-        """Reduces and unscales the gradients, and sums duplicate rows.
-
-        Returns:
-            `(gradients, overwriting, loss, sound)`: gradients with `None` for
-            variables without one and for those that are overwritten by it;
-            the values that overwrite; the loss of the global batch; and
-            whether the values that overwrite are finite on all replicas,
-            `None` if there are none.
-        """
-        overwriting = [
-            g if getattr(v, "overwrite_with_gradient", False) else None
-            for g, v in zip(grads, variables, strict=True)
-        ]
-        values = [x for x in overwriting if x is not None]
-        unsound = (
-            ops.cast(
-                sum(
-                    ops.sum(ops.cast(~ops.isfinite(x), "int32")) for x in values
-                ),
-                "float32",
-            )
-            if values
-            else None
-        )
-        *grads, unsound, loss = backends.all_reduce(
-            [
-                g if value is None else None
-                for g, value in zip(grads, overwriting, strict=True)
-            ]
-            + [unsound, loss]
-        )
-        scale = self.inner_optimizer.loss_scale_factor
-        true = []
-        for g in grads:
-            if g is not None:
-                g = backends.sum_duplicates(g)
-                if scale is not None:
-                    g = backends.map_values(lambda x: x / scale, g)
-            true.append(g)
-        sound = None if unsound is None else ops.equal(unsound, 0.0)
-        return true, overwriting, loss, sound
 
     def stateless_apply(self, optimizer_variables, grads, trainable_variables):
         """Does what `apply` does without changing a variable, as JAX needs.
@@ -420,7 +367,7 @@ class ClippedOptimizer(keras.optimizers.Optimizer):
             return super().stateless_apply(
                 optimizer_variables, grads, trainable_variables
             )
-        known = self._known.variables
+        known = self._known_variables
         own = self.variables
         mapping = [
             *zip(known, trainable_variables, strict=True),
@@ -469,50 +416,11 @@ class ClippedOptimizer(keras.optimizers.Optimizer):
         if self.built and self._tally.can_fail:
             self._tally.check()
 
-    @property
-    def variables(self):
-        """List of our own variables, then those of the inner optimizer."""
-        return super().variables + self.inner_optimizer.variables
-
-    @property
-    def iterations(self):
-        """The inner optimizer's count of steps; skipped ones do not count."""
-        return self.inner_optimizer.iterations
-
-    @property
-    def learning_rate(self):
-        """The inner optimizer's learning rate; can be set."""
-        return self.inner_optimizer.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, learning_rate):
-        self.inner_optimizer.learning_rate = learning_rate
-
-    @property
-    def loss_scale_factor(self):
-        """The inner optimizer's fixed loss scale; can be set."""
-        return getattr(self._inner(), "loss_scale_factor", None)
-
-    @loss_scale_factor.setter
-    def loss_scale_factor(self, loss_scale_factor):
-        # Keras sets it before there is an inner optimizer.
-        if self._inner() is not None:
-            self._inner().loss_scale_factor = loss_scale_factor
-
     def scale_loss(self, loss):
         """Scales the loss as the inner optimizer does, and looks at it."""
         if any(rule.vetoes for rule in self._rules):
             self._loss = loss
-        return self.inner_optimizer.scale_loss(loss)
-
-    def exclude_from_weight_decay(self, var_list=None, var_names=None):
-        """Excludes variables from the inner optimizer's weight decay.
-
-        Args:
-            var_list: List of variables.
-            var_names: List of strings, parts of names.
-        """
-        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
+        return super().scale_loss(loss)
 
     def finalize_variable_values(self, var_list):
         """Ends a training: raises what is to be raised, writes averages.
@@ -521,33 +429,7 @@ class ClippedOptimizer(keras.optimizers.Optimizer):
             var_list: List of the model's variables.
         """
         self.check()
-        self.inner_optimizer.finalize_variable_values(var_list)
-
-    def set_weights(self, weights):
-        """Sets the values of all `variables`.
-
-        Args:
-            weights: List of arrays, in the order of `variables`.
-        """
-        if not self.built or len(weights) != len(self.variables):
-            raise ValueError(
-                "weights must match the variables of a built optimizer. "
-                f"Received: {len(weights)} weights for {len(self.variables)} "
-                "variables. Call optimizer.build(trainable_variables) first."
-            )
-        for variable, weight in zip(self.variables, weights, strict=True):
-            variable.assign(weight)
-
-    def load_own_variables(self, store):
-        """Loads what was saved; an unbuilt optimizer keeps it until built.
-
-        Args:
-            store: Mapping from `"0"`, `"1"`, … to arrays.
-        """
-        if not self.built and len(store) > 0:
-            self._unread = {name: store[name][()] for name in store}
-            return
-        super().load_own_variables(store)
+        super().finalize_variable_values(var_list)
 
     def get_config(self):
         """Returns the arguments of the constructor."""
@@ -577,30 +459,6 @@ class ClippedOptimizer(keras.optimizers.Optimizer):
                 config.get(name), custom_objects=custom_objects
             )
         return cls(**config)
-
-    def _inner(self):
-        return self.__dict__.get("inner_optimizer")
-
-    def __getattr__(self, name):
-        # Hyperparameters and slots of the inner optimizer, for callbacks that
-        # look one level deep. TensorFlow keeps its own books under _self_.
-        inner = self.__dict__.get("inner_optimizer")
-        if inner is None or name.startswith(("__", "_self_")):
-            raise AttributeError(
-                f"{type(self).__name__!r} object has no attribute {name!r}"
-            )
-        return getattr(inner, name)
-
-
-class _Known:
-    """The variables an optimizer was built with."""
-
-    def __init__(self, variables):
-        self.variables = variables
-
-
-def _no_learning_rate():
-    return 0.0
 
 
 def _settings(clip, global_clipnorm, clipnorm, clipvalue):

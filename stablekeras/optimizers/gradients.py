@@ -5,7 +5,7 @@ from keras import ops
 
 from stablekeras.optimizers import backends, norms
 
-__all__ = ["Gradients", "multiplied"]
+__all__ = ["Gradients", "multiplied", "scale_down"]
 
 
 class Gradients:
@@ -125,22 +125,23 @@ class Gradients:
         """Replaces every tensor; the norms are computed anew.
 
         Args:
-            function: Called as `function(values, variable, is_sparse)`, must
+            function: Called as `function(values, variable, indices)`, must
                 return new values of the same shape and dtype, 0 where they
-                were 0. For an `IndexedSlices`, `values` are its rows.
+                were 0. For an `IndexedSlices`, `values` are the rows of
+                `variable` at `indices`; else `indices` is `None`.
 
         Returns:
             New `Gradients`.
         """
-        tensors = [
-            None
-            if x is None
-            else backends.map_values(
-                lambda values, v=v, x=x: function(
-                    values, v, backends.values_of(x) is not x
-                ),
-                x,
+
+        def replaced(x, variable):
+            indices = backends.indices_of(x)
+            return backends.map_values(
+                lambda values: function(values, variable, indices), x
             )
+
+        tensors = [
+            None if x is None else replaced(x, v)
             for x, v in zip(self.tensors, self.variables, strict=True)
         ]
         return Gradients(
@@ -175,7 +176,9 @@ def multiplied(tensors, factor):
     else:
         factors = ops.unstack(factor, len(tensors))
     return [
-        None if x is None else _multiply(x, f)
+        None
+        if x is None
+        else backends.map_values(lambda values, f=f: scale_down(values, f), x)
         for x, f in zip(tensors, factors, strict=True)
     ]
 
@@ -188,32 +191,34 @@ def _factor(norm, threshold):
     return ops.where(norm > threshold, threshold / norm, ops.ones_like(norm))
 
 
-def _multiply(x, factor):
-    """Multiplies a gradient; a 16-bit product is rounded towards zero.
+def scale_down(values, factor):
+    """Multiplies values; a 16-bit product is rounded towards zero.
 
     Rounded to nearest it could exceed a threshold by half a unit, 5e-4 of it.
+
+    Args:
+        values: Tensor of any floating dtype.
+        factor: Tensor in [0, 1] of the dtype of the norms, of a shape that
+            broadcasts.
+
+    Returns:
+        Tensor of the shape and dtype of `values`.
     """
-
-    def multiply(values):
-        if values.dtype == factor.dtype:
-            return values * factor
-        product = ops.cast(values, factor.dtype) * factor
-        rounded = ops.cast(product, values.dtype)
-        spacing = _SPACINGS.get(keras.backend.standardize_dtype(values.dtype))
-        if spacing is None:
-            return rounded
-        # One or two units nearer to zero; at least the smallest subnormal.
-        magnitude = ops.abs(ops.cast(rounded, factor.dtype))
-        relative, absolute = spacing
-        nearer = magnitude - ops.maximum(relative * magnitude, absolute)
-        nearer = ops.sign(product) * ops.maximum(nearer, 0.0)
-        return ops.where(
-            magnitude > ops.abs(product),
-            ops.cast(nearer, values.dtype),
-            rounded,
-        )
-
-    return backends.map_values(multiply, x)
+    if values.dtype == factor.dtype:
+        return values * factor
+    product = ops.cast(values, factor.dtype) * factor
+    rounded = ops.cast(product, values.dtype)
+    spacing = _SPACINGS.get(keras.backend.standardize_dtype(values.dtype))
+    if spacing is None:
+        return rounded
+    # One or two units nearer to zero; at least the smallest subnormal.
+    magnitude = ops.abs(ops.cast(rounded, factor.dtype))
+    relative, absolute = spacing
+    nearer = magnitude - ops.maximum(relative * magnitude, absolute)
+    nearer = ops.sign(product) * ops.maximum(nearer, 0.0)
+    return ops.where(
+        magnitude > ops.abs(product), ops.cast(nearer, values.dtype), rounded
+    )
 
 
 # Three quarters of a unit in the last place at the top of a binade, and the

@@ -12,7 +12,13 @@ from keras import ops
 
 from stablekeras.optimizers import backends
 
-__all__ = ["dtype_of_norms", "euclidean", "sum_of_squares", "tensor_norms"]
+__all__ = [
+    "dtype_of_norms",
+    "euclidean",
+    "sum_of_squares",
+    "tensor_norms",
+    "unit_norms",
+]
 
 
 def sum_of_squares(x, dtype):
@@ -33,6 +39,24 @@ def euclidean(norms):
     largest = ops.max(norms)
     scale = ops.where(largest > 0, largest, ops.ones_like(largest))
     return scale * ops.sqrt(ops.sum(ops.square(norms / scale)))
+
+
+def unit_norms(x, axes):
+    """Computes the norms along axes, without over- or underflow.
+
+    Args:
+        x: Tensor, float32 or float64.
+        axes: Tuple of int; `None` for all, `()` for none.
+
+    Returns:
+        Tensor of the rank of `x`, of size 1 along the axes.
+    """
+    if axes == ():
+        return ops.abs(x)
+    largest = ops.max(ops.abs(x), axis=axes, keepdims=True)
+    scale = ops.where(largest > 0, largest, ops.ones_like(largest))
+    squares = ops.square(x / scale)
+    return scale * ops.sqrt(ops.sum(squares, axis=axes, keepdims=True))
 
 
 def tensor_norms(tensors, dtype, every_tensor=False):

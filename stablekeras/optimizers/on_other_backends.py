@@ -10,6 +10,7 @@ __all__ = [
     "all_reduce",
     "cond",
     "do_not_convert",
+    "indices_of",
     "map_values",
     "may_raise_here",
     "rarely",
@@ -47,6 +48,11 @@ def share_of_replica(tensors):
 def values_of(x):
     """Returns the tensor itself."""
     return x
+
+
+def indices_of(x):
+    """Returns `None`: there is no sparse gradient."""
+    return None
 
 
 def map_values(function, x):

@@ -6,6 +6,7 @@ __all__ = [
     "all_reduce",
     "cond",
     "do_not_convert",
+    "indices_of",
     "map_values",
     "may_raise_here",
     "rarely",
@@ -44,6 +45,11 @@ def may_raise_here():
 def values_of(x):
     """Returns the values of an `IndexedSlices`, or the tensor itself."""
     return x.values if isinstance(x, tf.IndexedSlices) else x
+
+
+def indices_of(x):
+    """Returns the indices of an `IndexedSlices`, `None` for a tensor."""
+    return x.indices if isinstance(x, tf.IndexedSlices) else None
 
 
 def map_values(function, x):

@@ -43,7 +43,7 @@ class Value(ClippingRule):
     def clip(self, gradients):
         """Clips; remembers nothing."""
 
-        def limit(values, variable, is_sparse):
+        def limit(values, variable, indices):
             return ops.clip(values, -self.value, self.value)
 
         return gradients.map(limit), []

@@ -1,0 +1,60 @@
+"""The last n values of a number, kept in variables of the optimizer."""
+
+import math
+
+from keras import ops
+
+__all__ = ["History"]
+
+
+class History:
+    """A ring of values that is only read here, and written by a commit.
+
+    Args:
+        size: Int, how many values are kept.
+        add_variable: See `ClippingRule.build`.
+        name: String, the start of the names of the variables.
+    """
+
+    def __init__(self, size, add_variable, name):
+        self.size = size
+        self._values = add_variable((size,), name=name)
+        self._count = add_variable((), "int32", name=f"{name}_count")
+
+    @property
+    def count(self):
+        """How many values were written so far."""
+        return self._count.value
+
+    def with_value(self, value):
+        """Returns the history as it is with one value more.
+
+        Args:
+            value: Scalar.
+
+        Returns:
+            `(values, count, memory)`: the vector of values, infinite where
+            there is none yet; how many there are; and the pairs of variable
+            and new value that `ClippingRule.clip` returns.
+        """
+        places = ops.arange(self.size, dtype="int32")
+        written = ops.where(
+            ops.equal(places, self._count % self.size), value, self._values
+        )
+        total = self._count + 1
+        count = ops.minimum(total, self.size)
+        values = ops.where(places < count, written, math.inf)
+        return values, count, [(self._values, written), (self._count, total)]
+
+    def mean_and_deviation(self):
+        """Returns mean and standard deviation of what is kept; 0 if empty."""
+        dtype = self._values.dtype
+        count = ops.minimum(self._count, self.size)
+        kept = ops.arange(self.size, dtype="int32") < count
+        weight = 1.0 / ops.cast(ops.maximum(count, 1), dtype)
+        mean = ops.sum(ops.where(kept, self._values * weight, 0.0))
+        # Divided by the largest deviation, or the squares could overflow.
+        distance = ops.abs(ops.where(kept, self._values - mean, 0.0))
+        largest = ops.maximum(ops.max(distance), 1e-30)
+        square = ops.sum(ops.square(distance / largest)) * weight
+        return mean, largest * ops.sqrt(square)
