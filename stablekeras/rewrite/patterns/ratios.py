@@ -1,0 +1,159 @@
+"""Quotients, products and roots of exponentials."""
+
+import math
+
+import tensorflow as tf
+
+from stablekeras import ops as sk
+from stablekeras.rewrite.pattern import Pattern, Proposal
+from stablekeras.rewrite.patterns.exact import is_benign
+from stablekeras.rewrite.terms import Leaf, Term
+from stablekeras.rewrite.totals import complement
+
+__all__ = ["PATTERNS", "value_term"]
+
+
+def value_term(factor):
+    """Returns the term of `weight * exp(log)`, under its name if it has one."""
+    value = _exp_term(factor.log)
+    if factor.weight is None:
+        return value
+    return Term(tf.multiply, (factor.weight, value), "({0}) * {1}")
+
+
+def _exp_term(log):
+    atom = log.only("log_sigmoid")
+    if atom is not None:
+        return Term(sk.sigmoid, (atom.arg.term(),), "sigmoid({0})")
+    atom = log.only("log_softmax")
+    if atom is not None:
+        axis = atom.axes[0]
+        return Term(
+            lambda z: sk.softmax(z, axis=axis),
+            (atom.arg.term(),),
+            f"softmax({{0}}, axis={axis})",
+        )
+    atom = log.only("log_erfc")
+    if atom is not None:
+        return Term(tf.math.erfc, (atom.arg.term(),), "erfc({0})")
+    pieces, const = log.folded()
+    if const == 0.0 and len(pieces) == 1:
+        ((c, atom),) = pieces
+        if c == -1.0 and atom.kind == "log_sigmoid":
+            return Term(
+                lambda u: 1.0 + tf.exp(u),
+                (atom.arg.times(-1.0).term(),),
+                "1 + exp({0})",
+            )
+    return Term(tf.exp, (log.term(),), "exp({0})")
+
+
+def _code(factor, op):
+    pieces, _ = factor.log.folded()
+    kinds = {atom.kind for c, atom in pieces if c > 0}
+    if op.type in ("Sqrt", "Rsqrt"):
+        return "SK308"
+    if kinds == {"log_softmax"}:
+        return "SK303"
+    if kinds == {"log_sigmoid"}:
+        return "SK305"
+    return "SK306"
+
+
+def _ratio(context, op):
+    factor = context.factors.of(op.outputs[0])
+    if not factor.log or factor.guarded or not _is_hazard(context, op):
+        return None
+    return Proposal(_code(factor, op), value_term(factor))
+
+
+def _is_hazard(context, op):
+    reading, factors = context.reading, context.factors
+    if op.type in ("RealDiv", "Div"):
+        below = op.inputs[1]
+        return bool(factors.of(below).log) and not is_benign(reading, below)
+    if op.type == "Mul":
+        a, b = op.inputs
+        if not factors.of(a).log or not factors.of(b).log:
+            return False
+        if reading.same(a, b):
+            return False
+        return any(
+            factors.of(t).bare and reading.bounds(t)[1] == math.inf
+            for t in (a, b)
+        )
+    if op.type == "Pow":
+        exponent = reading.scalar(op.inputs[1])
+        if exponent is None or exponent >= 1:
+            return False
+    inner = factors.of(op.inputs[0])
+    return bool(inner.log) and not is_benign(reading, op.inputs[0])
+
+
+def _difference(context, op):
+    """Rewrites `1 - p`, `1 + erf(x)` and `exp(x) - 1`."""
+    reading, factors = context.reading, context.factors
+    a, b = op.inputs
+    sums = op.type in ("Add", "AddV2")
+    for one, x in ((a, b), (b, a)):
+        number = reading.scalar(one)
+        first = one is a
+        inner = reading.source(x).op
+        if number == 1.0 and (first or sums):
+            if inner.type == "Erf":
+                found = complement(factors, x, sign=1.0 if sums else -1.0)
+            elif sums:
+                continue
+            elif inner.type == "Exp":
+                return _expm1(inner, negative=True)
+            else:
+                found = complement(factors, x)
+            if found is None or not found.bare or found.guarded:
+                continue
+            known = ("log_sigmoid", "log_erfc")
+            if any(found.log.only(kind) for kind in known):
+                return Proposal("SK103", value_term(found))
+        if inner.type != "Exp":
+            continue
+        if number == (-1.0 if sums else 1.0) and (sums or not first):
+            return _expm1(inner, negative=False)
+    return None
+
+
+def _expm1(inner, negative):
+    term = Term(sk.expm1, (Leaf(inner.inputs[0]),), "expm1({0})")
+    if negative:
+        term = Term(tf.negative, (term,), "-{0}")
+    return Proposal("SK103", term)
+
+
+PATTERNS = (
+    Pattern(
+        "ratio of exponentials",
+        ("SK303", "SK305", "SK306", "SK308"),
+        frozenset(
+            {
+                "RealDiv",
+                "Div",
+                "Mul",
+                "Reciprocal",
+                "Inv",
+                "Sqrt",
+                "Rsqrt",
+                "Pow",
+            }
+        ),
+        "exp(z) / sum(exp(z)), 1 / (1 + exp(-z)), exp(a) / exp(b), "
+        "p / (1 - p), sqrt(exp(x))",
+        "softmax(z), sigmoid(z), exp(a - b), exp(z), exp(x / 2)",
+        _ratio,
+    ),
+    Pattern(
+        "difference to one",
+        ("SK103",),
+        frozenset({"Sub", "Add", "AddV2"}),
+        "1 - sigmoid(x), 1 - erf(x), exp(x) - 1",
+        "sigmoid(-x), erfc(x), expm1(x)",
+        _difference,
+    ),
+)

@@ -1,0 +1,286 @@
+"""One pass over a graph: decide what to replace, then emit it.
+
+The graph is read as the user wrote it. What is replaced, and the ops between
+there and the outputs, are emitted anew; everything else stays as it is.
+"""
+
+import collections
+
+import tensorflow as tf
+
+from stablekeras.graphs.emit import (
+    bodies,
+    copy_op,
+    has_own_gradient,
+    inline,
+    is_pure,
+    rebuild,
+)
+from stablekeras.graphs.location import code_line
+from stablekeras.rewrite.factors import Factors
+from stablekeras.rewrite.pattern import Rewrite
+from stablekeras.rewrite.patterns import ALL
+from stablekeras.rewrite.reading import Reading, is_float
+from stablekeras.rewrite.terms import leaves_of
+from stablekeras.rewrite.text import formula
+
+__all__ = ["Plan", "rewrite"]
+
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+_BY_OP = collections.defaultdict(list)
+for _pattern in ALL:
+    for _type in _pattern.ops:
+        _BY_OP[_type].append(_pattern)
+
+
+def rewrite(outputs, is_own, arguments=()):
+    """Returns stable stand-ins of tensors, and what was replaced.
+
+    Args:
+        outputs: Tensors of the current graph.
+        is_own: Function of an op: whether it may be replaced.
+        arguments: Tensors from outside that may be replaced as well.
+
+    Returns:
+        `(tensors, rewrites)`; a tensor with nothing to replace behind it is
+        returned as it is.
+    """
+    plan = Plan(outputs, is_own, arguments)
+    if not plan.proposals and not plan.inner:
+        return list(outputs), []
+    return plan.emit(), plan.rewrites
+
+
+class Plan:
+    """What is replaced behind some outputs.
+
+    Args:
+        outputs: Tensors.
+        is_own: Function of an op: whether it may be replaced.
+        arguments: Tensors from outside that may be replaced as well.
+        dry: Whether only to look: calls are not written out.
+    """
+
+    def __init__(self, outputs, is_own, arguments=(), dry=False):
+        self.outputs = list(outputs)
+        self.reading = Reading()
+        self.factors = Factors(self.reading)
+        self.is_own = is_own
+        self.border = set()
+        self.dry = dry
+        self.proposals = {}
+        self.inner = set()
+        self.origins = {}
+        self.rewrites = []
+        self._written_out = set()
+        for tensor in arguments:
+            while isinstance(tensor, tf.Tensor) and is_float(tensor):
+                self.border.add(tensor.op)
+                source = self.reading.source(tensor)
+                if source is tensor:
+                    break
+                tensor = source
+        self._decide()
+
+    def owns(self, op):
+        """Returns whether an op may be replaced."""
+        return op in self._written_out or op in self.border or self.is_own(op)
+
+    def _decide(self):
+        seen, pending = set(), [t.op for t in self.outputs]
+        cone = []
+        while pending:
+            op = pending.pop()
+            if op in seen or not self.owns(op) or self._is_wall(op):
+                continue
+            seen.add(op)
+            cone.append(op)
+            if op.type in _CALLS and not self.dry:
+                pending += self._write_out(op)
+            pending += [t.op for t in op.inputs]
+        self.cone = seen
+        for op in cone:
+            if op.type in ("While", "StatelessWhile", "If", "StatelessIf") or (
+                self.dry and op.type in _CALLS
+            ):
+                if self._has_inner(op):
+                    self.inner.add(op)
+            elif op.outputs and is_float(op.outputs[0]):
+                self._propose(op)
+
+    def _propose(self, op):
+        for pattern in _BY_OP.get(op.type, ()):
+            proposal = pattern.rule(self, op)
+            if proposal is not None:
+                self.proposals[op] = proposal
+                return
+
+    @staticmethod
+    def _is_wall(op):
+        return has_own_gradient(op) or not (is_pure(op) or bodies(op))
+
+    def _write_out(self, op):
+        """Emits the body of a call, to be read in its place."""
+        try:
+            outputs = inline(
+                bodies(op)["f"][0], list(op.inputs), origins=self.origins
+            )
+        except (KeyError, NotImplementedError, ValueError, TypeError):
+            return []
+        if outputs is None:
+            return []
+        for old, new in zip(op.outputs, outputs, strict=True):
+            self.reading.aliases[id(old)] = new
+        made = set()
+        pending = [t.op for t in outputs]
+        given = {t.op for t in op.inputs}
+        while pending:
+            new = pending.pop()
+            if new in made or new in given or new not in self.origins:
+                continue
+            made.add(new)
+            pending += [t.op for t in new.inputs]
+        self._written_out |= made
+        return [t.op for t in outputs]
+
+    def _has_inner(self, op):
+        try:
+            graphs = [g for found in bodies(op).values() for g in found]
+        except KeyError:
+            return False
+        for graph in graphs:
+            plan = Plan(graph.outputs, lambda op: True, dry=True)
+            if plan.proposals or plan.inner:
+                return True
+        return False
+
+    def _behind(self, tensor):
+        """Returns the tensors that the stand-in of a tensor is made of."""
+        alias = self.reading.aliases.get(id(tensor))
+        if alias is not None:
+            return [alias]
+        op = tensor.op
+        if op in self.proposals:
+            return list(leaves_of(self.proposals[op].term))
+        if op in self.cone:
+            return list(op.inputs)
+        return []
+
+    def emit(self):
+        """Emits the stand-ins of the outputs.
+
+        Returns:
+            List of tensors.
+        """
+        self.new, self.memo = {}, {}
+        self.kept = []
+        done = set()
+        for output in self.outputs:
+            pending = [(output, False)]
+            while pending:
+                tensor, ready = pending.pop()
+                if id(tensor) in done:
+                    continue
+                if ready:
+                    done.add(id(tensor))
+                    self._emit(tensor)
+                    continue
+                pending.append((tensor, True))
+                pending += [
+                    (t, False)
+                    for t in self._behind(tensor)
+                    if id(t) not in done
+                ]
+        return [self._get(t) for t in self.outputs]
+
+    def _get(self, tensor):
+        return self.new.get(id(tensor), tensor)
+
+    def _set(self, old, new):
+        self.kept.append(old)
+        self.new[id(old)] = new
+
+    def _emit(self, tensor):
+        op = tensor.op
+        if id(tensor) in self.new:
+            return
+        alias = self.reading.aliases.get(id(tensor))
+        if alias is not None:
+            if self._get(alias) is not alias:
+                self._set(tensor, self._get(alias))
+            return
+        if op in self.proposals:
+            self._replace(op)
+            return
+        if op not in self.cone:
+            return
+        inputs = [self._get(t) for t in op.inputs]
+        changed = any(
+            a is not b for a, b in zip(inputs, op.inputs, strict=True)
+        )
+        if op in self.inner or (changed and bodies(op)):
+            outputs = self._rebuild(op, inputs)
+        elif changed:
+            outputs = copy_op(op, inputs)
+        else:
+            return
+        for old, new in zip(op.outputs, outputs, strict=True):
+            if new is not old:
+                self._set(old, new)
+
+    def _replace(self, op):
+        proposal = self.proposals[op]
+        out = op.outputs[0]
+        leaves = list(leaves_of(proposal.term))
+        work = out.dtype
+        if proposal.wide:
+            double = any(
+                t.dtype == tf.float64 for t in (out, *leaves) if is_float(t)
+            )
+            work = tf.float64 if double else tf.float32
+        memo = self.memo.setdefault(work, {})
+        value = proposal.term.emit(self._get, work, memo)
+        if value.dtype != out.dtype:
+            value = tf.cast(value, out.dtype)
+        if not value.shape.is_compatible_with(out.shape):
+            value = tf.broadcast_to(value, tf.shape(out))
+        value = (
+            tf.ensure_shape(value, out.shape) if _vaguer(value, out) else value
+        )
+        self._set(out, value)
+        origin = self.origins.get(op, op)
+        self.rewrites.append(
+            Rewrite(
+                proposal.code,
+                code_line(origin),
+                proposal.before
+                or formula(out, {id(t) for t in leaves}, self.reading),
+                str(proposal.term),
+            )
+        )
+
+    def _rebuild(self, op, inputs):
+        found = []
+
+        def change(outputs):
+            graph = tf.compat.v1.get_default_graph()
+            new, rewrites = rewrite(outputs, lambda op: op.graph is graph)
+            found.extend(rewrites)
+            return new
+
+        outputs = rebuild(op, inputs, change if op in self.inner else None)
+        if outputs is None:
+            return list(op.outputs)
+        self.rewrites += found
+        return outputs
+
+
+def _vaguer(value, out):
+    if value.shape.rank is None:
+        return out.shape.rank is not None
+    if out.shape.rank is None:
+        return False
+    return any(
+        a is None and b is not None
+        for a, b in zip(value.shape, out.shape, strict=True)
+    )

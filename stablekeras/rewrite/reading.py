@@ -1,0 +1,280 @@
+"""What can be known of a tensor without running anything."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from stablekeras.graphs.emit import has_own_gradient
+
+__all__ = ["SAME", "Reading", "is_float"]
+
+# Ops that hand their first input on as it is.
+SAME = frozenset({"Identity", "Snapshot", "EnsureShape", "PreventGradient"})
+_MOVES = frozenset(
+    {
+        "Reshape",
+        "Squeeze",
+        "ExpandDims",
+        "Transpose",
+        "GatherV2",
+        "GatherNd",
+        "StridedSlice",
+        "Slice",
+        "BroadcastTo",
+        "Tile",
+        "StopGradient",
+        "ReverseV2",
+        "Max",
+        "Min",
+    }
+)
+_ANY = (-math.inf, math.inf)
+
+
+def is_float(tensor):
+    """Returns whether a tensor is real and floating."""
+    return tensor.dtype.is_floating
+
+
+class Reading:
+    """Producers, constants and bounds of tensors, each found once."""
+
+    def __init__(self):
+        self._bounds = {}
+        self._constants = {}
+        self._captures = {}
+        self.aliases = {}
+
+    def source(self, tensor):
+        """Returns the tensor behind identities, float casts and captures."""
+        for _ in range(100):
+            op = getattr(tensor, "op", None)
+            if op is None:
+                return tensor
+            if id(tensor) in self.aliases:
+                tensor = self.aliases[id(tensor)]
+            elif (op.type in SAME and not has_own_gradient(op)) or (
+                op.type == "Cast"
+                and is_float(tensor)
+                and is_float(op.inputs[0])
+            ):
+                tensor = op.inputs[0]
+            elif op.type == "Placeholder":
+                outer = self._captured(tensor)
+                if outer is None:
+                    return tensor
+                tensor = outer
+            else:
+                return tensor
+        return tensor
+
+    def _captured(self, tensor):
+        graph = tensor.graph
+        if graph not in self._captures:
+            pairs = getattr(graph, "captures", None) or ()
+            self._captures[graph] = {id(inner): outer for outer, inner in pairs}
+        outer = self._captures[graph].get(id(tensor))
+        if outer is None or not tf.is_symbolic_tensor(outer):
+            return None
+        return outer
+
+    def constant(self, tensor):
+        """Returns the static value of a tensor, or `None`."""
+        key = id(tensor)
+        if key not in self._constants:
+            value = None
+            source = self.source(tensor)
+            if source.shape.num_elements() is not None:
+                value = tf.get_static_value(source)
+            self._constants[key] = (value, tensor)
+        return self._constants[key][0]
+
+    def scalar(self, tensor):
+        """Returns the one number a constant is made of, or `None`."""
+        value = self.constant(tensor)
+        if value is None or np.size(value) == 0:
+            return None
+        flat = np.asarray(value).ravel()
+        if flat.dtype.kind not in "fiu" and flat.dtype.name != "bfloat16":
+            return None
+        first = float(flat[0])
+        return first if np.all(flat == flat[0]) else None
+
+    def bounds(self, tensor, depth=0):
+        """Returns numbers that a real value cannot leave: `(low, high)`."""
+        key = id(tensor)
+        if key not in self._bounds:
+            found = _ANY
+            if depth < 40:
+                found = self._find_bounds(self.source(tensor), depth + 1)
+            self._bounds[key] = (found, tensor)
+        return self._bounds[key][0]
+
+    def _find_bounds(self, tensor, depth):
+        number = self.constant(tensor)
+        if number is not None and np.size(number):
+            array = np.asarray(number)
+            if array.dtype.kind in "fiu":
+                return float(array.min()), float(array.max())
+        op = getattr(tensor, "op", None)
+        if op is None:
+            return _ANY
+        rule = _BOUNDS.get(op.type)
+        if op.type in _MOVES:
+            return self.bounds(op.inputs[0], depth)
+        if op.type == "Cast" and op.inputs[0].dtype == tf.bool:
+            return 0.0, 1.0
+        if op.type in ("Select", "SelectV2"):
+            return _hull(*[self.bounds(t, depth) for t in op.inputs[1:]])
+        if op.type in ("Pack", "AddN", "ConcatV2"):
+            given = [t for t in op.inputs if is_float(t)]
+            found = [self.bounds(t, depth) for t in given]
+            if op.type == "AddN":
+                return sum(f[0] for f in found), sum(f[1] for f in found)
+            return _hull(*found)
+        if op.type == "Sub" and self.shift(op.outputs[0]) is not None:
+            return -math.inf, 0.0
+        if op.type == "Sum" and self.is_shifted_sum(tensor):
+            return 1.0, math.inf
+        if op.type == "Mul" and self.same(op.inputs[0], op.inputs[1]):
+            return 0.0, math.inf
+        if rule is None:
+            return _ANY
+        found = rule(*[self.bounds(t, depth) for t in op.inputs])
+        if any(math.isnan(x) for x in found):
+            return _ANY
+        return found
+
+    def same(self, a, b):
+        """Returns whether two tensors are one."""
+        return self.source(a) is self.source(b)
+
+    def shift(self, tensor):
+        """Returns `(x, m, axes)` of `x - max(x, axes)`, or `None`."""
+        op = self.source(tensor).op
+        if op.type != "Sub":
+            return None
+        x, m = op.inputs[0], op.inputs[1]
+        top = self.source(m)
+        while top.op.type in ("StopGradient", "Select", "SelectV2", "Cast"):
+            top = self.source(
+                top.op.inputs[0 if len(top.op.inputs) == 1 else 1]
+            )
+        if top.op.type != "Max" or not self.same(top.op.inputs[0], x):
+            return None
+        axes = self.axes(top.op)
+        return None if axes is None else (x, m, axes)
+
+    def is_shifted_sum(self, tensor):
+        """Returns whether it is `sum(exp(x - max(x)))` over the same axes."""
+        op = self.source(tensor).op
+        if op.type != "Sum":
+            return False
+        inner = self.source(op.inputs[0])
+        if inner.op.type != "Exp":
+            return False
+        shift = self.shift(inner.op.inputs[0])
+        return shift is not None and shift[2] == self.axes(op)
+
+    def axes(self, op):
+        """Returns the axes a reduction goes over, counted from 0."""
+        value = self.constant(op.inputs[1])
+        rank = op.inputs[0].shape.rank
+        if value is None:
+            if rank is not None and op.inputs[1].op.type == "Range":
+                return tuple(range(rank))
+            return None
+        found = [int(a) for a in np.ravel(value)]
+        if rank is None:
+            return tuple(sorted(found)) if min(found, default=0) >= 0 else None
+        return tuple(sorted(a % rank for a in found))
+
+
+def _hull(*found):
+    return min(f[0] for f in found), max(f[1] for f in found)
+
+
+def _exp(x):
+    if math.isnan(x):
+        return math.nan
+    return math.inf if x > 700 else math.exp(x)
+
+
+def _product(a, b):
+    ends = [_times(x, y) for x in a for y in b]
+    return min(ends), max(ends)
+
+
+def _times(x, y):
+    return 0.0 if x == 0 or y == 0 else x * y
+
+
+def _quotient(a, b):
+    if b[0] <= 0 <= b[1]:
+        return (0.0, math.inf) if a[0] >= 0 and b[0] >= 0 else _ANY
+    return _product(a, (1 / b[1] if b[1] else 0, 1 / b[0] if b[0] else 0))
+
+
+def _sum(x, axes):
+    return (0.0 if x[0] >= 0 else -math.inf, 0.0 if x[1] <= 0 else math.inf)
+
+
+def _square(x):
+    low = 0.0 if x[0] <= 0 <= x[1] else min(x[0] ** 2, x[1] ** 2)
+    return low, max(_times(x[0], x[0]), _times(x[1], x[1]))
+
+
+def _absolute(x):
+    low = 0.0 if x[0] <= 0 <= x[1] else min(abs(x[0]), abs(x[1]))
+    return low, max(abs(x[0]), abs(x[1]))
+
+
+def _power(x, c):
+    if x[0] >= 0:
+        return 0.0, math.inf
+    if c[0] == c[1] and c[0] % 2 == 0:
+        return 0.0, math.inf
+    return _ANY
+
+
+_BOUNDS = {
+    "Exp": lambda x: (_exp(x[0]), _exp(x[1])),
+    "Expm1": lambda x: (_exp(x[0]) - 1, _exp(x[1]) - 1),
+    "Sigmoid": lambda x: (0.0, 1.0),
+    "Softmax": lambda x: (0.0, 1.0),
+    "LogSoftmax": lambda x: (-math.inf, 0.0),
+    "Softplus": lambda x: (0.0, math.inf),
+    "Tanh": lambda x: (-1.0, 1.0),
+    "Erf": lambda x: (-1.0, 1.0),
+    "Erfc": lambda x: (0.0, 2.0),
+    "Sin": lambda x: (-1.0, 1.0),
+    "Cos": lambda x: (-1.0, 1.0),
+    "Relu": lambda x: (max(x[0], 0.0), max(x[1], 0.0)),
+    "Relu6": lambda x: (0.0, 6.0),
+    "Abs": _absolute,
+    "Square": _square,
+    "SquaredDifference": lambda a, b: (0.0, math.inf),
+    "Sqrt": lambda x: (math.sqrt(max(x[0], 0.0)), math.inf),
+    "Rsqrt": lambda x: (0.0, math.inf),
+    "Neg": lambda x: (-x[1], -x[0]),
+    "Add": lambda a, b: (a[0] + b[0], a[1] + b[1]),
+    "AddV2": lambda a, b: (a[0] + b[0], a[1] + b[1]),
+    "Sub": lambda a, b: (a[0] - b[1], a[1] - b[0]),
+    "Mul": _product,
+    "RealDiv": _quotient,
+    "Reciprocal": lambda x: _quotient((1.0, 1.0), x),
+    "Inv": lambda x: _quotient((1.0, 1.0), x),
+    "Maximum": lambda a, b: (max(a[0], b[0]), max(a[1], b[1])),
+    "Minimum": lambda a, b: (min(a[0], b[0]), min(a[1], b[1])),
+    "ClipByValue": lambda x, a, b: (
+        min(max(x[0], a[0]), b[1]),
+        max(min(x[1], b[1]), a[0]),
+    ),
+    "Sum": _sum,
+    "Mean": lambda x, axes: x,
+    "Prod": lambda x, axes: (0.0, math.inf) if x[0] >= 0 else _ANY,
+    "Pow": _power,
+    "OneHot": lambda *x: _hull(x[2], x[3]),
+    "Log1p": lambda x: (0.0 if x[0] >= 0 else -math.inf, math.inf),
+}

@@ -1,0 +1,46 @@
+"""Stable functions that only rewritten formulas need."""
+
+import math
+
+import tensorflow as tf
+
+__all__ = ["log_erfc", "log_one_minus_softmax"]
+
+
+def log_erfc(x):
+    """Computes `log(erfc(x))` without underflow.
+
+    From 5 on (10 in float64) by the asymptotic series
+    `erfc(x) = exp(-x**2) / (x sqrt(pi)) * (1 - 1/(2x**2) + 3/(2x**2)**2 - ...)`
+    (Abramowitz and Stegun 7.1.23), where `erfc` itself has digits to lose.
+    """
+    start, count = (10.0, 16) if x.dtype == tf.float64 else (5.0, 10)
+    far = x > start
+    near = tf.math.log(tf.math.erfc(tf.where(far, tf.zeros_like(x), x)))
+    y = tf.where(far, x, tf.fill(tf.shape(x), tf.cast(start, x.dtype)))
+    z = 1.0 / (2.0 * y * y)
+    series = tf.zeros_like(y)
+    for n in range(count, 0, -1):
+        series = -z * (2 * n - 1) * (1.0 + series)
+    tail = -y * y - tf.math.log(y * math.sqrt(math.pi)) + tf.math.log1p(series)
+    return tf.where(far, tail, near)
+
+
+def log_one_minus_softmax(z, axis):
+    """Computes `log(1 - softmax(z))`, also where the softmax rounds to 1.
+
+    All but the largest entry are at most 1/2 and leave digits enough. For
+    the largest it is the sum of the others, in the log domain.
+    """
+    from stablekeras import ops as sk
+
+    size = z.shape[axis] or tf.shape(z)[axis]
+    winner = tf.argmax(z, axis=axis)
+    wins = tf.one_hot(winner, size, axis=axis, on_value=True, off_value=False)
+    p = sk.softmax(z, axis=axis)
+    low = tf.math.log1p(-tf.where(wins, tf.zeros_like(p), p))
+    others = tf.where(wins, tf.constant(-math.inf, z.dtype), z)
+    rest = sk.logsumexp(others, axis=axis, keepdims=True) - sk.logsumexp(
+        z, axis=axis, keepdims=True
+    )
+    return tf.where(wins, rest, low)

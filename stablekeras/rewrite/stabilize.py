@@ -1,0 +1,182 @@
+"""`stabilize`: a function whose formulas are stable before they are derived."""
+
+import functools
+import warnings
+import weakref
+
+import keras
+import tensorflow as tf
+
+from stablekeras.graphs.emit import as_written, current_graph, transparent
+from stablekeras.rewrite.model import stabilize_model
+from stablekeras.rewrite.plan import rewrite
+
+__all__ = ["stabilize"]
+
+
+def stabilize(fn):
+    """Makes a function's own formulas stable, before they are differentiated.
+
+    When the function is called while a graph is built (in `fit`, under
+    `tf.function`), the formulas that led to its result are read, and those
+    that round to zero, overflow or have no derivative are replaced by a form
+    that computes the same function without that: `log(1 / (1 + exp(-z)))`
+    becomes `log_sigmoid(z)`. The formulas that made its arguments are read as
+    well, so that the logits behind a probability are found. Called eagerly,
+    the function is traced first; what its arguments were made of is then not
+    known.
+
+    Nothing is replaced by another function. A guard against zero whose
+    constant is at most 1e-5 (`clip(p, 1e-7, 1)`) gives way once the logits
+    are found; an added constant does where the dtype cannot tell it from 0
+    beside 1. `0 * log(0)`, the mean over an empty mask and the softmax of a
+    fully masked row are 0, the derivative of `sqrt` and of norms at 0 is 0.
+    The logarithm of a negative number stays NaN.
+
+    Args:
+        fn: A function of tensors: a loss, an activation, a step with a
+            `tf.GradientTape`. Or a `keras.Model`, whose training step is
+            then stabilized as a whole; its predictions stay as they are.
+
+    Returns:
+        A function with the name and the arguments of `fn` and a list
+        `rewrites`, filled when it is called: what was replaced, where, by
+        what. Given a model, the model itself, with such a list. A function
+        with nothing to replace is called as it is.
+
+    Raises:
+        TypeError: If `fn` cannot be called.
+
+    Example:
+    >>> import tensorflow as tf
+    >>> @stablekeras.stabilize
+    ... def loss(z):
+    ...     return -tf.math.log(1 / (1 + tf.exp(-z)))
+    >>> loss(tf.constant([-200.0, 0.0])).numpy().round(4).tolist()
+    [200.0, 0.6931]
+    >>> loss.rewrites[0].code
+    'SK102'
+    """
+    if isinstance(fn, keras.Model):
+        return stabilize_model(fn)
+    if not callable(fn):
+        raise TypeError(
+            "fn must be a function or a keras.Model. "
+            f"Received: fn={fn!r}. Pass the loss itself, not its result."
+        )
+    if hasattr(fn, "rewrites") and hasattr(fn, "__wrapped__"):
+        return fn
+    name = getattr(fn, "__name__", None) or getattr(
+        fn, "name", type(fn).__name__
+    )
+    stabilizer = _Stabilizer(fn, name)
+
+    def stabilized(*args, **kwargs):
+        return stabilizer(args, kwargs)
+
+    functools.update_wrapper(stabilized, fn)
+    stabilized.__name__ = name
+    stabilized.__wrapped__ = fn
+    stabilized.rewrites = stabilizer.rewrites
+    return transparent(stabilized)
+
+
+class _Stabilizer:
+    """Calls a function and rewrites what it made.
+
+    Args:
+        fn: The function.
+        name: Its name, for messages.
+    """
+
+    def __init__(self, fn, name):
+        self.fn = fn
+        self.inner = getattr(fn, "python_function", fn)
+        self.name = name
+        self.rewrites = []
+        self.traced = None
+        self.changed = weakref.WeakSet()
+        self.gave_up = keras.backend.backend() != "tensorflow"
+        if self.gave_up:
+            self._warn(f"the Keras backend is {keras.backend.backend()}")
+
+    def __call__(self, args, kwargs):
+        if self.gave_up or _is_symbolic((args, kwargs)):
+            return self.fn(*args, **kwargs)
+        graph = current_graph()
+        if graph is not None:
+            return self._in_graph(graph, args, kwargs, as_written(self.inner))
+        return self._eager(args, kwargs)
+
+    def _in_graph(self, graph, args, kwargs, fn):
+        first = len(graph.get_operations())
+        result = fn(*args, **kwargs)
+        try:
+            return self._stable(graph, first, args, kwargs, result)
+        except Exception as error:
+            self._warn(f"its graph could not be rewritten: {error!r}")
+            return result
+
+    def _stable(self, graph, first, args, kwargs, result):
+        flat = tf.nest.flatten(result, expand_composites=True)
+        places = [
+            i
+            for i, t in enumerate(flat)
+            if tf.is_symbolic_tensor(t) and t.graph is graph
+        ]
+        own = set(graph.get_operations()[first:])
+        given = tf.nest.flatten((args, kwargs), expand_composites=True)
+        border = [
+            t for t in given if tf.is_symbolic_tensor(t) and t.graph is graph
+        ]
+        with tf.name_scope("stabilized"):
+            new, rewrites = rewrite(
+                [flat[i] for i in places], own.__contains__, border
+            )
+        if not rewrites:
+            return result
+        for place, tensor in zip(places, new, strict=True):
+            flat[place] = tensor
+        self._note(rewrites)
+        self.changed.add(graph)
+        return tf.nest.pack_sequence_as(result, flat, expand_composites=True)
+
+    def _note(self, rewrites):
+        for found in rewrites:
+            if found not in self.rewrites:
+                self.rewrites.append(found)
+
+    def _eager(self, args, kwargs):
+        if self.traced is None:
+            # Whoever wrote it ran it eagerly: Python control flow on tensors
+            # worked, so it has to be converted.
+            convert = tf.__internal__.autograph.tf_convert
+            status = tf.__internal__.autograph.control_status_ctx()
+            fn = convert(self.inner, status)
+
+            def body(*args, **kwargs):
+                return self._in_graph(current_graph(), args, kwargs, fn)
+
+            self.traced = tf.function(
+                body, autograph=False, reduce_retracing=True
+            )
+        try:
+            concrete = self.traced.get_concrete_function(*args, **kwargs)
+        except Exception as error:
+            self._warn(f"it cannot be traced: {error!r}")
+            self.gave_up = True
+            return self.fn(*args, **kwargs)
+        if concrete.graph not in self.changed:
+            return self.fn(*args, **kwargs)
+        return self.traced(*args, **kwargs)
+
+    def _warn(self, why):
+        warnings.warn(
+            f"stabilize left {self.name!r} as it is: {why}", stacklevel=5
+        )
+
+
+def _is_symbolic(structure):
+    return any(
+        isinstance(t, keras.KerasTensor) for t in tf.nest.flatten(structure)
+    )

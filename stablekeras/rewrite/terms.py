@@ -1,0 +1,109 @@
+"""Formulas to emit: small trees whose leaves are tensors of the graph."""
+
+import tensorflow as tf
+
+from stablekeras.graphs.emit import copy_op
+
+__all__ = ["Leaf", "Number", "Term", "leaves_of", "moved", "name_of", "raw"]
+
+
+class Term:
+    """One operation of a formula.
+
+    Args:
+        function: Function of the emitted arguments.
+        args: Terms.
+        text: How it reads, with `{0}`, `{1}` for the arguments.
+    """
+
+    def __init__(self, function, args, text):
+        self.function = function
+        self.args = tuple(args)
+        self.text = text
+
+    def emit(self, get, work, memo):
+        """Emits the formula in the current graph.
+
+        Args:
+            get: Returns the tensor that stands for a leaf.
+            work: Dtype to compute in.
+            memo: What was emitted already, by term.
+        """
+        if id(self) not in memo:
+            args = [arg.emit(get, work, memo) for arg in self.args]
+            memo[id(self)] = (self.function(*args), self)
+        return memo[id(self)][0]
+
+    def __str__(self):
+        return self.text.format(*map(str, self.args))
+
+
+class Leaf(Term):
+    """A tensor of the graph, cast to the dtype of the formula."""
+
+    def __init__(self, tensor, cast=True):
+        super().__init__(None, (), "")
+        self.tensor = tensor
+        self.cast = cast
+
+    def emit(self, get, work, memo):
+        value = get(self.tensor)
+        if self.cast and value.dtype != work:
+            value = tf.cast(value, work)
+        return value
+
+    def __str__(self):
+        return name_of(self.tensor)
+
+
+class Number(Term):
+    """A constant of the formula."""
+
+    def __init__(self, value):
+        super().__init__(None, (), "")
+        self.value = float(value)
+
+    def emit(self, get, work, memo):
+        return tf.constant(self.value, work)
+
+    def __str__(self):
+        return f"{self.value:g}"
+
+
+def raw(tensor):
+    """Returns a leaf in its own dtype: a mask, an index."""
+    return Leaf(tensor, cast=False)
+
+
+def moved(op, term, place=0, output=0):
+    """Returns the term under an op that moves entries, or casts them."""
+    if op.type == "Cast":
+        return term
+    others = [raw(t) for i, t in enumerate(op.inputs) if i != place]
+
+    def move(value, *rest):
+        rest = list(rest)
+        rest.insert(place, value)
+        dtype = op.inputs[place].dtype
+        promote = (dtype, value.dtype) if dtype != value.dtype else None
+        return copy_op(op, rest, promote)[output]
+
+    return Term(move, [term, *others], f"{op.type.lower()}({{0}})")
+
+
+def leaves_of(term):
+    """Yields the tensors that a formula reads."""
+    seen, pending = set(), [term]
+    while pending:
+        top = pending.pop()
+        if id(top) in seen:
+            continue
+        seen.add(id(top))
+        if isinstance(top, Leaf):
+            yield top.tensor
+        pending += top.args
+
+
+def name_of(tensor):
+    """Returns a short name of a tensor: the last part of its op's name."""
+    return tensor.op.name.rsplit("/", 1)[-1]

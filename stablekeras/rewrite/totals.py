@@ -1,0 +1,381 @@
+"""Sums of exponentials, entry by entry and along axes, as factors."""
+
+import math
+
+import tensorflow as tf
+
+from stablekeras.rewrite.factors import (
+    GUARD,
+    MOVES,
+    Factor,
+    log_erfc_of,
+    spread,
+)
+from stablekeras.rewrite.linear import (
+    Atom,
+    Linear,
+    log_add,
+    log_one_minus_exp,
+    log_sigmoid,
+    log_sum,
+)
+from stablekeras.rewrite.terms import Leaf, Number, Term, moved, raw
+
+__all__ = ["complement", "matrix_product", "total", "total_along"]
+
+_SUMS = {"Add": 1.0, "AddV2": 1.0, "Sub": -1.0}
+
+
+def total(factors, signed):
+    """Returns the factor of a sum, or `None` where nothing is gained.
+
+    Args:
+        factors: The `Factors`.
+        signed: `(sign, tensor)` of each summand.
+    """
+    dtype = signed[0][1].dtype
+    const, parts = _flat(factors, signed)
+    if not 1 <= len(parts) <= 16:
+        return None
+    if len(parts) == 1:
+        special = _one_and(factors, const, *parts[0], dtype)
+        if special is not None:
+            return special
+    found = [(sign, factors.of(tensor)) for sign, tensor in parts]
+    if not all(f.log for _, f in found):
+        return None
+    guarded = any(f.guarded for _, f in found)
+    if all(f.bare for _, f in found):
+        signs = [sign for sign, _ in found]
+        logs = [f.log for _, f in found]
+        if const > 0:
+            logs.append(Linear(const=math.log(const)))
+            signs.append(1.0)
+        elif const < 0:
+            logs.append(Linear(const=math.log(-const)))
+            signs.append(-1.0)
+        if all(sign > 0 for sign in signs):
+            log = logs[0] if len(logs) == 1 else log_add(logs)
+            return Factor(None, log, guarded)
+        if sorted(signs) == [-1.0, 1.0]:
+            large, small = logs if signs[0] > 0 else logs[::-1]
+            gap = large.plus(small, -1.0)
+            if not gap:
+                return None
+            return Factor(None, large.plus(log_one_minus_exp(gap)), guarded)
+    weighed = [(_signed(sign, f.weight), f.log.term()) for sign, f in found]
+    if const:
+        weighed.append((Number(const), Number(0.0)))
+    return _weighted(weighed, guarded)
+
+
+def _flat(factors, signed):
+    """Returns the constant and the other summands of nested sums."""
+    const, parts, pending = 0.0, [], list(signed)[::-1]
+    while pending:
+        sign, tensor = pending.pop()
+        number = factors.reading.scalar(tensor)
+        source = factors.reading.source(tensor)
+        if number is not None and math.isfinite(number):
+            const += sign * number
+        elif source.op.type in _SUMS and len(parts) + len(pending) < 16:
+            a, b = source.op.inputs
+            pending.append((sign * _SUMS[source.op.type], b))
+            pending.append((sign, a))
+        else:
+            parts.append((sign, source))
+    return const, parts
+
+
+def _signed(sign, weight):
+    weight = weight or Number(1.0)
+    if sign > 0:
+        return weight
+    return Term(tf.negative, (weight,), "-{0}")
+
+
+def _one_and(factors, const, sign, tensor, dtype):
+    """Returns the factor of `const ± tensor`."""
+    extra = const
+    base = factors.of(tensor)
+    if abs(const - 1.0) <= GUARD:
+        if sign < 0:
+            inside = complement(factors, tensor)
+        else:
+            inside = complement(factors, tensor, sign=1.0)
+        if inside is None:
+            return None
+        # The dtype may have rounded 1 + epsilon.
+        extra = const - 1.0
+        base = inside
+        chance = True
+    else:
+        if sign < 0 or not 0 < const <= GUARD or not base.bare or not base.log:
+            return None
+        chance = factors.is_chance(tensor)
+    if abs(extra) < 1e-17 or (0 < extra <= _resolution(dtype) and chance):
+        guarded = base.guarded or extra > 0
+        return Factor(base.weight, base.log, guarded)
+    if extra < 0 or not base.bare:
+        return None
+    return Factor(
+        None,
+        log_add([base.log, Linear(const=math.log(extra))]),
+        base.guarded,
+    )
+
+
+def _resolution(dtype):
+    return {
+        tf.float16: 2.0**-10,
+        tf.bfloat16: 2.0**-7,
+        tf.float32: 2.0**-23,
+    }.get(dtype, 2.0**-52)
+
+
+def complement(factors, tensor, sign=-1.0):
+    """Returns the factor of `1 - tensor`, or of `1 + tensor`.
+
+    Only functions for which the difference loses digits are known.
+    """
+    tensor = factors.reading.source(tensor)
+    op = tensor.op
+    if op.type == "Erf":
+        arg = factors.linear(op.inputs[0])
+        return Factor(None, log_erfc_of(arg.times(-sign)))
+    if op.type == "Tanh":
+        arg = factors.linear(op.inputs[0]).times(2.0 * sign)
+        two = Linear(const=math.log(2.0))
+        return Factor(None, log_sigmoid(arg).plus(two))
+    if sign > 0:
+        base = factors.of(tensor)
+        if not base.bare or not base.log:
+            return None
+        return Factor(None, log_add([Linear(), base.log]), base.guarded)
+    root = _root_of_square(factors, op)
+    if root is not None and root.op.type == "Tanh":
+        arg = factors.linear(root.op.inputs[0]).times(2.0)
+        both = log_sigmoid(arg).plus(log_sigmoid(arg.times(-1.0)))
+        return Factor(None, both.plus(Linear(const=math.log(4.0))))
+    base = factors.of(tensor)
+    if not base.bare or not base.log:
+        return None
+    if op.type in MOVES:
+        inside = complement(factors, op.inputs[1 if op.type == "Split" else 0])
+        atom = base.log.only("log_sigmoid")
+        if inside is not None and atom is None and inside.bare:
+            place = 1 if op.type == "Split" else 0
+            source = factors.reading.source(op.inputs[place])
+            log = Atom(
+                "log_chance",
+                ("rest", id(op), tensor.value_index),
+                lambda: moved(
+                    op,
+                    spread(inside.log.term(), source),
+                    place,
+                    tensor.value_index,
+                ),
+            )
+            return Factor(None, log.linear(), inside.guarded)
+    if op.type in ("SelectV2", "Select"):
+        a = complement(factors, op.inputs[1])
+        b = complement(factors, op.inputs[2])
+        if a and b and a.bare and b.bare:
+            log = Atom(
+                "log_chance",
+                ("rest", id(op)),
+                lambda: Term(
+                    tf.where,
+                    (raw(op.inputs[0]), a.log.term(), b.log.term()),
+                    "where({0}, {1}, {2})",
+                ),
+            )
+            return Factor(None, log.linear(), a.guarded or b.guarded)
+    number = factors.reading.bounds(tensor)
+    atom = base.log.only("log_sigmoid")
+    if atom is not None:
+        return Factor(None, log_sigmoid(atom.arg.times(-1.0)), base.guarded)
+    atom = base.log.only("log_softmax")
+    if atom is not None:
+        return Factor(None, _log_rest(atom), base.guarded)
+    if number[0] >= 0 and number[1] <= 0:
+        return None
+    return Factor(None, log_one_minus_exp(base.log.times(-1.0)), base.guarded)
+
+
+def _root_of_square(factors, op):
+    if op.type == "Square":
+        return factors.reading.source(op.inputs[0])
+    if op.type == "Mul" and factors.reading.same(*op.inputs):
+        return factors.reading.source(op.inputs[0])
+    if op.type == "Pow" and factors.reading.scalar(op.inputs[1]) == 2.0:
+        return factors.reading.source(op.inputs[0])
+    return None
+
+
+def _log_rest(softmax):
+    from stablekeras.rewrite.special import log_one_minus_softmax
+
+    axis = softmax.axes[0]
+    return Atom(
+        "log_rest",
+        (softmax.arg.key, axis),
+        lambda: Term(
+            lambda z: log_one_minus_softmax(z, axis),
+            (softmax.arg.term(),),
+            f"log_one_minus_softmax({{0}}, axis={axis})",
+        ),
+    ).linear()
+
+
+# --- weighted sums --------------------------------------------------------
+
+
+def _weighted(weighed, guarded):
+    """Returns `sum(w * exp(l))` as `sum(w * exp(l - m)) * exp(m)`."""
+    flat = [term for pair in weighed for term in pair]
+
+    def peak(*args):
+        logs = [
+            tf.where(tf.equal(w, 0), tf.constant(-math.inf, x.dtype), x)
+            for w, x in zip(args[::2], args[1::2], strict=True)
+        ]
+        top = logs[0]
+        for log in logs[1:]:
+            top = tf.maximum(top, log)
+        return _usable(top)
+
+    shift = Term(peak, flat, "max")
+
+    def weigh(m, *args):
+        return tf.add_n(
+            _same_shape(
+                [
+                    w * _exp_where(w, x - m)
+                    for w, x in zip(args[::2], args[1::2], strict=True)
+                ]
+            )
+        )
+
+    text = " + ".join(
+        f"({{{2 * i + 1}}}) * exp({{{2 * i + 2}}} - m)"
+        for i in range(len(weighed))
+    )
+    weight = Term(weigh, [shift, *flat], text)
+    return Factor(weight, _shift(shift).linear(), guarded)
+
+
+def _same_shape(tensors):
+    like = tensors[0]
+    for tensor in tensors[1:]:
+        like = tf.zeros_like(like) + tf.zeros_like(tensor)
+    return [t if t.shape == like.shape else t + like for t in tensors]
+
+
+def _exp_where(weight, x):
+    # A summand of weight zero takes no part, however large it is; the weight
+    # itself still sees a derivative wherever that is finite.
+    left_out = tf.logical_and(tf.equal(weight, 0), x > 0)
+    return tf.exp(tf.where(left_out, tf.zeros_like(x), x))
+
+
+def _usable(peak):
+    finite = tf.math.is_finite(peak)
+    return tf.stop_gradient(tf.where(finite, peak, tf.zeros_like(peak)))
+
+
+def _shift(term):
+    return Atom("shift", id(term), lambda: term)
+
+
+def total_along(factors, op, kind):
+    """Returns the factor of a sum or mean along axes, or `None`."""
+    base = factors.of(op.inputs[0])
+    axes = factors.reading.axes(op)
+    rank = op.inputs[0].shape.rank
+    if not base.log or axes is None or rank is None or not axes:
+        return None
+    keep = bool(op.get_attr("keep_dims"))
+    source = factors.reading.source(op.inputs[0])
+    mean = Linear()
+    if kind == "mean":
+        mean = _log_count(source, axes)
+    if base.bare:
+        log = log_sum(
+            base.log,
+            axes,
+            keep,
+            factors.constant_along(axes),
+            lambda term: spread(term, source),
+        )
+        return Factor(None, log.plus(mean, -1.0), base.guarded)
+    log = spread(base.log.term(), source)
+
+    def peak(w, x):
+        low = tf.constant(-math.inf, x.dtype)
+        x = tf.where(tf.equal(w, 0), low, x)
+        return _usable(tf.reduce_max(x, axes, keepdims=True))
+
+    top = Term(peak, (base.weight, log), "max({1})")
+    weight = Term(
+        lambda w, x, m: tf.reduce_sum(
+            w * _exp_where(w, x - m), axes, keepdims=keep
+        ),
+        (base.weight, log, top),
+        "sum(({0}) * exp({1} - max))",
+    )
+    shift = top
+    if not keep:
+        shift = Term(lambda m: tf.squeeze(m, axes), (top,), "{0}")
+    return Factor(weight, _shift(shift).linear().plus(mean, -1.0), base.guarded)
+
+
+def _log_count(source, axes):
+    sizes = [source.shape[a] for a in axes]
+    if all(n is not None for n in sizes):
+        return Linear(const=math.log(max(math.prod(sizes), 1)))
+    term = Term(
+        lambda x: tf.math.log(
+            tf.cast(tf.reduce_prod(tf.gather(tf.shape(x), list(axes))), x.dtype)
+        ),
+        (raw(source),),
+        "log(n)",
+    )
+    return Atom("tensor_count", (id(source), axes), lambda: term).linear()
+
+
+def matrix_product(factors, op):
+    """Returns the factor of `exp(a) @ b`, or `None`."""
+    flags = ("transpose_a", "transpose_b", "adj_x", "adj_y")
+    if any(name in op.node_def.attr and op.get_attr(name) for name in flags):
+        return None
+    a, b = factors.of(op.inputs[0]), factors.of(op.inputs[1])
+    a_log = a.log if a.bare else Linear()
+    b_log = b.log if b.bare else Linear()
+    if not a_log and not b_log:
+        return None
+    log, args, slots = Linear(), [], []
+    for factor, inner, tensor, axis in (
+        (a, a_log, op.inputs[0], -1),
+        (b, b_log, op.inputs[1], -2),
+    ):
+        source = factors.reading.source(tensor)
+        if not inner:
+            if factor.log:
+                return None
+            args.append(Leaf(source))
+            slots.append("{%d}" % (len(args) - 1))
+            continue
+        term = spread(inner.term(), source)
+        top = Term(
+            lambda x, axis=axis: _usable(tf.reduce_max(x, axis, keepdims=True)),
+            (term,),
+            "max({0})",
+        )
+        args.append(
+            Term(lambda x, m: tf.exp(x - m), (term, top), "exp({0} - max)")
+        )
+        slots.append("{%d}" % (len(args) - 1))
+        log = log.plus(_shift(top).linear())
+    weight = Term(tf.matmul, args, f"{slots[0]} @ {slots[1]}")
+    return Factor(weight, log)
