@@ -1,5 +1,6 @@
 """Every public name of `keras.activations`, right to the last bits."""
 
+from stablekeras.activations.gated import gelu, glu, mish, silu
 from stablekeras.activations.piecewise import (
     hard_shrink,
     hard_sigmoid,
@@ -20,14 +21,10 @@ from stablekeras.activations.smooth import (
     celu,
     elu,
     exponential,
-    gelu,
-    glu,
     log_sigmoid,
     log_softmax,
-    mish,
     selu,
     sigmoid,
-    silu,
     softmax,
     softplus,
     softsign,

@@ -51,7 +51,29 @@ def _leaky(x, slope):
 
 @stable
 def relu(x, negative_slope=0.0, max_value=None, threshold=0.0):
-    """Compute `max(x, 0)`."""
+    """Compute `max(x, 0)`.
+
+    `negative_slope * (x - threshold)` below the threshold; never above
+    `max_value`. Integers give integers, as in Keras.
+
+    Args:
+        x: Input tensor.
+        negative_slope: Float, the slope below the threshold.
+        max_value: Float, the largest value returned, or `None`.
+        threshold: Float, below which the input is damped.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN.
+
+    Accuracy: not measured.
+    Gradient: 1 above the threshold, `negative_slope` at and below it, 0 above
+        `max_value`.
+
+    Example:
+    >>> from stablekeras import activations
+    >>> [round(float(v), 4) for v in activations.relu([-3.0, 0.0, 2.0])]
+    [0.0, 0.0, 2.0]
+    """
     if _integer(x):
         return keras.activations.relu(x, negative_slope, max_value, threshold)
 
@@ -70,13 +92,44 @@ def relu(x, negative_slope=0.0, max_value=None, threshold=0.0):
 
 @stable
 def leaky_relu(x, negative_slope=0.2):
-    """Compute `x` above zero and `negative_slope * x` below."""
+    """Compute `x` above zero and `negative_slope * x` below.
+
+    Args:
+        x: Input tensor.
+        negative_slope: Float, the slope below 0.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN.
+
+    Accuracy: not measured.
+    Gradient: 1 above 0, `negative_slope` at and below it.
+
+    Example:
+    >>> from stablekeras import activations
+    >>> [round(float(v), 4) for v in activations.leaky_relu([-3.0, 0.0, 2.0])]
+    [-0.6, 0.0, 2.0]
+    """
     return answered(lambda x: _leaky(x, negative_slope), x)
 
 
 @stable
 def relu6(x):
-    """Compute `min(max(x, 0), 6)`."""
+    """Compute `min(max(x, 0), 6)`.
+
+    Args:
+        x: Input tensor.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN.
+
+    Accuracy: not measured.
+    Gradient: 1 between 0 and 6, 0 elsewhere.
+
+    Example:
+    >>> from stablekeras import activations
+    >>> [round(float(v), 4) for v in activations.relu6([-3.0, 2.0, 9.0])]
+    [0.0, 2.0, 6.0]
+    """
     if _integer(x):
         return keras.activations.relu6(x)
     return answered(lambda x: _three(x, 0, 6, 0.0, x, 6.0), x)
@@ -84,7 +137,22 @@ def relu6(x):
 
 @stable
 def hard_tanh(x):
-    """Compute `min(max(x, -1), 1)`."""
+    """Compute `min(max(x, -1), 1)`.
+
+    Args:
+        x: Input tensor.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN.
+
+    Accuracy: not measured.
+    Gradient: 1 between -1 and 1, 0 elsewhere.
+
+    Example:
+    >>> from stablekeras import activations
+    >>> [round(float(v), 4) for v in activations.hard_tanh([-3.0, 0.5, 9.0])]
+    [-1.0, 0.5, 1.0]
+    """
     if _integer(x):
         return keras.activations.hard_tanh(x)
     return answered(lambda x: _three(x, -1, 1, -1.0, x, 1.0), x)
@@ -92,7 +160,26 @@ def hard_tanh(x):
 
 @stable
 def hard_shrink(x, threshold=0.5):
-    """Compute `x` where `|x| > threshold`, 0 elsewhere."""
+    """Compute `x` where `|x| > threshold`, 0 elsewhere.
+
+    Args:
+        x: Input tensor.
+        threshold: Float >= 0.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN.
+
+    Accuracy: not measured.
+    Gradient: 1 where `x` passes, 0 elsewhere.
+
+    Example:
+    >>> from stablekeras import activations
+    >>> [
+    ...     round(float(v), 4)
+    ...     for v in activations.hard_shrink([-3.0, 0.25, 1.0])
+    ... ]
+    [-3.0, 0.0, 1.0]
+    """
     if _integer(x):
         return keras.activations.hard_shrink(x, threshold)
     return answered(lambda x: kops.where(kops.abs(x) <= threshold, 0.0, x), x)
@@ -100,7 +187,26 @@ def hard_shrink(x, threshold=0.5):
 
 @stable
 def soft_shrink(x, threshold=0.5):
-    """Compute `x` moved towards zero by `threshold`, or 0."""
+    """Compute `x` moved towards zero by `threshold`, or 0.
+
+    Args:
+        x: Input tensor.
+        threshold: Float >= 0.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN.
+
+    Accuracy: not measured.
+    Gradient: 1 beyond the threshold, 0 within.
+
+    Example:
+    >>> from stablekeras import activations
+    >>> [
+    ...     round(float(v), 4)
+    ...     for v in activations.soft_shrink([-3.0, 0.25, 1.0])
+    ... ]
+    [-2.5, 0.0, 0.5]
+    """
 
     def kernel(x):
         return _three(
@@ -117,7 +223,27 @@ def soft_shrink(x, threshold=0.5):
 
 @stable
 def threshold(x, threshold, default_value):
-    """Compute `x` where `x > threshold`, `default_value` elsewhere."""
+    """Compute `x` where `x > threshold`, `default_value` elsewhere.
+
+    Args:
+        x: Input tensor.
+        threshold: Float; `x` passes above it.
+        default_value: Float, returned elsewhere.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN.
+
+    Accuracy: not measured.
+    Gradient: 1 where `x` passes, 0 elsewhere.
+
+    Example:
+    >>> from stablekeras import activations
+    >>> [
+    ...     round(float(v), 4)
+    ...     for v in activations.threshold([-3.0, 0.25, 1.0], 0.5, 0.0)
+    ... ]
+    [0.0, 0.0, 1.0]
+    """
     if _integer(x):
         return keras.activations.threshold(x, threshold, default_value)
     return answered(lambda x: kops.where(x <= threshold, default_value, x), x)
@@ -136,7 +262,25 @@ _hard_sigmoid = with_derivative(
 
 @stable
 def hard_sigmoid(x):
-    """Compute `(x + 3) / 6`, clipped to [0, 1]."""
+    """Compute `(x + 3) / 6`, clipped to [0, 1].
+
+    Args:
+        x: Input tensor.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN.
+
+    Accuracy: not measured.
+    Gradient: 1/6 between -3 and 3, 0 elsewhere.
+
+    Example:
+    >>> from stablekeras import activations
+    >>> [
+    ...     round(float(v), 4)
+    ...     for v in activations.hard_sigmoid([-4.0, 0.0, 1.0])
+    ... ]
+    [0.0, 0.5, 0.6667]
+    """
     return answered(_hard_sigmoid, x)
 
 
@@ -148,7 +292,27 @@ _sparse_sigmoid = with_derivative(
 
 @stable
 def sparse_sigmoid(x):
-    """Compute `(x + 1) / 2`, clipped to [0, 1]."""
+    """Compute `(x + 1) / 2`, clipped to [0, 1].
+
+    Args:
+        x: Input tensor.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN.
+
+    Accuracy: not measured.
+    Gradient: 1/2 between -1 and 1, 0 elsewhere.
+
+    Example:
+    >>> from stablekeras import activations
+    >>> [
+    ...     round(float(v), 4)
+    ...     for v in activations.sparse_sigmoid([-4.0, 0.0, 0.5])
+    ... ]
+    [0.0, 0.5, 0.75]
+
+    Reference: Blondel, Martins and Niculae (2019), arXiv:1901.02324.
+    """
     return answered(_sparse_sigmoid, x)
 
 
@@ -168,7 +332,26 @@ _hard_silu = with_derivative(_hard_silu_value, _hard_silu_slope)
 
 @stable
 def hard_silu(x):
-    """Compute `x * hard_sigmoid(x)`."""
+    """Compute `x * hard_sigmoid(x)`.
+
+    0 below -3, `x` above 3, `x * (x + 3) / 6` between. Also `hard_swish`.
+
+    Args:
+        x: Input tensor.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN.
+
+    Accuracy: not measured.
+    Gradient: `(2 * x + 3) / 6` between -3 and 3, 0 below, 1 above.
+
+    Example:
+    >>> from stablekeras import activations
+    >>> [round(float(v), 4) for v in activations.hard_silu([-4.0, 1.0, 5.0])]
+    [0.0, 0.6667, 5.0]
+
+    Reference: Howard et al. (2019), arXiv:1905.02244.
+    """
     return answered(_hard_silu, x)
 
 
@@ -182,18 +365,77 @@ _sparse_plus = with_derivative(_sparse_plus_value, _sparse_sigmoid)
 
 @stable
 def sparse_plus(x):
-    """Compute the integral of the sparse sigmoid."""
+    """Compute the integral of the sparse sigmoid.
+
+    0 below -1, `x` above 1, `(x + 1)**2 / 4` between.
+
+    Args:
+        x: Input tensor.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN.
+
+    Accuracy: not measured.
+    Gradient: `sparse_sigmoid(x)`.
+
+    Example:
+    >>> from stablekeras import activations
+    >>> [
+    ...     round(float(v), 4)
+    ...     for v in activations.sparse_plus([-4.0, 0.0, 5.0])
+    ... ]
+    [0.0, 0.25, 5.0]
+
+    Reference: Blondel, Martins and Niculae (2019), arXiv:1901.02324.
+    """
     return answered(_sparse_plus, x)
 
 
 def linear(x):
-    """Return the input unmodified."""
+    """Return the input unmodified.
+
+    Args:
+        x: Anything.
+
+    Returns:
+        `x` itself.
+
+    Accuracy: not measured.
+    Gradient: 1.
+
+    Example:
+    >>> from stablekeras import activations
+    >>> activations.linear(3.0)
+    3.0
+    """
     return x
 
 
 @stable
 def sparsemax(x, axis=-1):
-    """Project onto the probability simplex."""
+    """Project onto the probability simplex.
+
+    `max(x - t, 0)`, with the threshold `t` for which the entries sum to 1.
+    Keras' own is wrong for more than one entry above the threshold.
+
+    Args:
+        x: Input tensor.
+        axis: Integer, the axis of the classes.
+
+    Returns:
+        Tensor of the shape of `x`. An entry of `-inf` has share 0, one
+        of `inf` has all. A row of `-inf` is 0, not NaN.
+
+    Accuracy: not measured.
+    Gradient: `u - mean(u)` over the support, for the upstream `u`; 0 outside.
+
+    Example:
+    >>> from stablekeras import activations
+    >>> [round(float(v), 4) for v in activations.sparsemax([1.0, 0.5, -1.0])]
+    [0.75, 0.25, 0.0]
+
+    Reference: Martins and Astudillo (2016), arXiv:1602.02068.
+    """
     dtype, (x,) = to_compute(x)
     peak = kops.stop_gradient(kops.max(x, axis=axis, keepdims=True))
     infinite = kops.equal(kops.abs(peak), math.inf)

@@ -2,21 +2,22 @@
 
 import keras
 
-from stablekeras.activations import piecewise, smooth
+from stablekeras.activations import gated, piecewise, smooth
 
 __all__ = ["deserialize", "get", "serialize"]
 
 _BY_NAME = {
     name: getattr(module, name)
-    for module in (piecewise, smooth)
+    for module in (gated, piecewise, smooth)
     for name in module.__all__
+    if name != "bounded"
 }
 for _name, _function in _BY_NAME.items():
     # Keras would save a bare "softmax" and load its own: the package name
     # makes the saved model find ours.
     keras.saving.register_keras_serializable("stablekeras", _name)(_function)
 _BY_NAME |= {
-    "swish": smooth.silu,
+    "swish": gated.silu,
     "hard_swish": piecewise.hard_silu,
 }
 

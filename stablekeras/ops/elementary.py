@@ -65,8 +65,8 @@ def _coth_series(count):
     """Return the Taylor coefficients of `(x coth(x) - 1) / x**2` in `x**2`."""
     bernoulli = [fractions.Fraction(1)]
     for n in range(1, 2 * count + 1):
-        total = sum(math.comb(n + 1, k) * b for k, b in enumerate(bernoulli))
-        bernoulli.append(-total / (n + 1))
+        summands = (math.comb(n + 1, k) * b for k, b in enumerate(bernoulli))
+        bernoulli.append(-sum(summands, fractions.Fraction(0)) / (n + 1))
     return [
         float(bernoulli[2 * k] * 4**k / math.factorial(2 * k))
         for k in range(1, count + 1)
@@ -127,8 +127,11 @@ def _tanh_value(x):
     e = kops.exp(-2 * a)
     far = 1 - 2 * (e / (1 + e))
     far = kops.where(x < 0, -far, far)
+    # tanh(x) = x / (x coth(x))
     near = a < 0.55
-    return kops.where(near, kops.tanh(kops.where(near, x, 0.0)), far)
+    y = kops.where(near, x, 0.0)
+    middle = y / (1 + x_coth_minus_one(y, terms(x, 5, 11)))
+    return kops.where(near, middle, far)
 
 
 def _sech2_value(x):
@@ -146,17 +149,70 @@ tanh_kernel = with_derivative(_tanh_value, sech2_kernel)
 
 @stable
 def expm1(x):
-    """Compute `exp(x) - 1` without cancellation."""
+    """Compute `exp(x) - 1` without cancellation.
+
+    The difference of `exp(x)` and 1 loses all digits for small `x`; XLA's
+    own kernel is off by more than 5 ULP in float32.
+
+    Args:
+        x: Tensor of any shape; integers are taken as floats.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN.
+
+    Accuracy: not measured.
+    Gradient: `exp(x)`.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> float(ops.expm1(1e-10))
+    1.000000013351432e-10
+    """
     return answered(expm1_kernel, x)
 
 
 @stable
 def log1p(x):
-    """Compute `log(1 + x)` without cancellation."""
+    """Compute `log(1 + x)` without cancellation.
+
+    The sum `1 + x` loses the digits of a small `x`; XLA's own kernel is off by
+    more than 100 ULP in float64 for negative `x`.
+
+    Args:
+        x: Tensor of any shape, `x >= -1`.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN.
+        `-inf` at -1.
+
+    Accuracy: not measured.
+    Gradient: `1 / (1 + x)`.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> float(ops.log1p(1e-10))
+    1.000000013351432e-10
+    """
     return answered(log1p_kernel, x)
 
 
 @stable
 def tanh(x):
-    """Compute the hyperbolic tangent."""
+    """Compute the hyperbolic tangent.
+
+    Args:
+        x: Tensor of any shape; integers are taken as floats.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN.
+
+    Accuracy: not measured.
+    Gradient: `1 - tanh(x)**2`, without cancellation, and so is its own
+        gradient.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> round(float(ops.tanh(0.5)), 6)
+    0.462117
+    """
     return answered(tanh_kernel, x)

@@ -77,7 +77,7 @@ def with_derivatives(value, *partials):
             ones = 1
             for x in xs:
                 ones = ones * kops.stop_gradient(kops.ones_like(x))
-            xs = [x * ones for x in xs]
+            xs = tuple(x * ones for x in xs)
         return function(*xs)
 
     return broadcast

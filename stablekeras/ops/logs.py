@@ -31,10 +31,42 @@ _LN2 = math.log(2.0)
 
 @stable
 def clamped_log(x, floor=None):
-    """Compute `log(max(x, floor))`, which still learns below the floor."""
+    """Compute `log(max(x, floor))`, which still learns below the floor.
+
+    Exact above the floor. Below it, and for negative `x`, the value is that of
+    the floor, but the gradient does not vanish: a saturated prediction still
+    learns. A gradient of `1 / floor` can be squared and summed by an optimizer
+    without overflow.
+
+    Args:
+        x: Tensor of any shape.
+        floor: Float > 0. Defaults to the square of the epsilon of the compute
+            dtype: 1.4e-14 in float32 (and for 16-bit inputs), 4.9e-32 in
+            float64.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN.
+
+    Raises:
+        ValueError: If `floor` is not finite and > 0.
+
+    Accuracy: not measured.
+    Gradient: `1 / max(x, floor)`, at most the largest number of the dtype of
+        `x`.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> [round(float(v), 2) for v in ops.clamped_log([0.0, 1e-8, 1.0])]
+    [-31.88, -18.42, 0.0]
+    """
     dtype, (x,) = to_compute(x)
     if floor is None:
         floor = finfo(compute_dtype(dtype)).eps ** 2
+    if not 0 < floor < math.inf:
+        raise ValueError(
+            f"floor must be finite and > 0. Received: floor={floor}. "
+            "Pass None for the square of the epsilon."
+        )
     # A 16-bit gradient cannot hold 1 / floor; its largest number serves.
     steepest = min(1 / floor, finfo(dtype).max)
 
@@ -70,7 +102,28 @@ log1mexp_kernel = with_derivative(_log1mexp_value, odds_kernel, singular=True)
 
 @stable
 def log1mexp(x):
-    """Compute `log(1 - exp(-x))` for `x >= 0`."""
+    """Compute `log(1 - exp(-x))` for `x >= 0`.
+
+    The direct form loses all digits for small `x` and is `-inf` below 6e-8 in
+    float32.
+
+    Args:
+        x: Tensor of any shape, `x >= 0`.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN.
+        `-inf` at 0; NaN below.
+
+    Accuracy: not measured.
+    Gradient: `1 / (exp(x) - 1)`, finite for `x > 0`.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> round(float(ops.log1mexp(1.0)), 4)
+    -0.4587
+
+    Reference: Maechler (2012), "Accurately computing log(1 - exp(-|a|))".
+    """
     return answered(log1mexp_kernel, x)
 
 
@@ -91,7 +144,25 @@ log_sub_exp_kernel = with_derivatives(
 
 @stable
 def log_sub_exp(x1, x2):
-    """Compute `log(exp(x1) - exp(x2))` for `x1 >= x2`."""
+    """Compute `log(exp(x1) - exp(x2))` for `x1 >= x2`.
+
+    Args:
+        x1: Tensor.
+        x2: Tensor that broadcasts with `x1`, `x2 <= x1`.
+
+    Returns:
+        Tensor of the broadcast shape; `-inf` where they are equal, NaN
+        where `x2 > x1`.
+
+    Accuracy: not measured.
+    Gradient: `1 / (1 - exp(x2 - x1))` and `1 / (1 - exp(x1 - x2))`, finite for
+        `x1 > x2`.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> round(float(ops.log_sub_exp(1000.0, 999.0)), 4)
+    999.5413
+    """
     return answered(log_sub_exp_kernel, x1, x2)
 
 
@@ -123,7 +194,25 @@ logaddexp_kernel = with_derivatives(
 
 @stable
 def logaddexp(x1, x2):
-    """Compute `log(exp(x1) + exp(x2))`."""
+    """Compute `log(exp(x1) + exp(x2))`.
+
+    A tie shares the gradient equally; Keras gives all of it to `x1`.
+
+    Args:
+        x1: Tensor.
+        x2: Tensor that broadcasts with `x1`.
+
+    Returns:
+        Tensor of the broadcast shape. NaN stays NaN.
+
+    Accuracy: not measured.
+    Gradient: The shares `sigmoid(x1 - x2)` and `sigmoid(x2 - x1)`.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> round(float(ops.logaddexp(1000.0, 1000.0)), 4)
+    1000.6932
+    """
     return answered(logaddexp_kernel, x1, x2)
 
 
@@ -156,7 +245,25 @@ xlogy_kernel = with_derivatives(
 
 @stable
 def xlogy(x1, x2):
-    """Compute `x1 * log(x2)`, 0 where `x1 == 0`."""
+    """Compute `x1 * log(x2)`, 0 where `x1 == 0`.
+
+    Args:
+        x1: Tensor.
+        x2: Tensor that broadcasts with `x1`, `x2 >= 0`.
+
+    Returns:
+        Tensor of the broadcast shape: 0 where `x1` is 0, whatever
+        finite or infinite `x2` is. NaN stays NaN.
+
+    Accuracy: not measured.
+    Gradient: `log(x2)`, finite at `x2 == 0`: that of the smallest normal
+        number; and `x1 / x2`, 0 where `x1 == 0`.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> [round(float(v), 4) for v in ops.xlogy([0.0, 2.0], [0.0, 3.0])]
+    [0.0, 2.1972]
+    """
     return answered(xlogy_kernel, x1, x2)
 
 
@@ -177,7 +284,25 @@ xlog1py_kernel = with_derivatives(
 
 @stable
 def xlog1py(x1, x2):
-    """Compute `x1 * log1p(x2)`, 0 where `x1 == 0`."""
+    """Compute `x1 * log1p(x2)`, 0 where `x1 == 0`.
+
+    Args:
+        x1: Tensor.
+        x2: Tensor that broadcasts with `x1`, `x2 >= -1`.
+
+    Returns:
+        Tensor of the broadcast shape: 0 where `x1` is 0, whatever
+        finite or infinite `x2` is. NaN stays NaN.
+
+    Accuracy: not measured.
+    Gradient: `log1p(x2)`, finite at `x2 == -1`: that of the number next to it;
+        and `x1 / (1 + x2)`, 0 where `x1 == 0`.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> [round(float(v), 4) for v in ops.xlog1py([0.0, 2.0], [-1.0, 3.0])]
+    [0.0, 2.7726]
+    """
     return answered(xlog1py_kernel, x1, x2)
 
 
@@ -193,6 +318,25 @@ surprise_kernel = with_derivative(
 
 @stable
 def entropy(p, axis=-1):
-    """Compute `-sum(p * log(p))` along `axis`."""
+    """Compute `-sum(p * log(p))` along `axis`.
+
+    The terms where `p` is 0 are 0.
+
+    Args:
+        p: Tensor of probabilities, `0 <= p <= 1`.
+        axis: Integer or tuple, along which to sum; `None` for all.
+
+    Returns:
+        Tensor without `axis`, in nats.
+
+    Accuracy: not measured.
+    Gradient: `-1 - log(p)`, finite at 0: the log is that of the smallest normal
+        number.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> round(float(ops.entropy([0.5, 0.5, 0.0])), 4)
+    0.6931
+    """
     dtype, (p,) = to_compute(p)
     return kops.cast(kops.sum(surprise_kernel(p), axis=axis), dtype)

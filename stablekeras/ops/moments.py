@@ -36,7 +36,24 @@ def _reduced(value, pullback, x, axis, keepdims):
 
 @stable
 def var(x, axis=None, keepdims=False):
-    """Compute the variance."""
+    """Compute the variance.
+
+    Args:
+        x: Tensor of any shape; integers are taken as floats.
+        axis: Integer or tuple, along which to reduce; `None` for all.
+        keepdims: Whether to keep `axis` with size one.
+
+    Returns:
+        Tensor without `axis`.
+
+    Accuracy: not measured.
+    Gradient: `2 * (x - mean) / n`, through the mean as well.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> round(float(ops.var([1.0, 2.0, 3.0, 4.0])), 4)
+    1.25
+    """
 
     def value(x):
         m, d, _ = _centred(x, axis)
@@ -51,7 +68,27 @@ def var(x, axis=None, keepdims=False):
 
 @stable
 def std(x, axis=None, keepdims=False):
-    """Compute the standard deviation."""
+    """Compute the standard deviation.
+
+    The mean may be as large, and the spread as small, as the dtype can tell
+    apart.
+
+    Args:
+        x: Tensor of any shape; integers are taken as floats.
+        axis: Integer or tuple, along which to reduce; `None` for all.
+        keepdims: Whether to keep `axis` with size one.
+
+    Returns:
+        Tensor without `axis`.
+
+    Accuracy: not measured.
+    Gradient: `(x - mean) / (n * std)`, and 0 for constant data.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> round(float(ops.std([1.0, 2.0, 3.0, 4.0])), 4)
+    1.118
+    """
 
     def value(x):
         m, d, _ = _centred(x, axis)

@@ -106,7 +106,29 @@ def _order_length(x, order, axis):
 
 @stable
 def norm(x, ord=None, axis=None, keepdims=False):
-    """Compute a vector or matrix norm."""
+    """Compute a vector or matrix norm.
+
+    A vector of entries near 1e20 or 1e-30 has the right length in float32.
+
+    Args:
+        x: Tensor of any shape; integers are taken as floats.
+        ord: `None`, `"fro"`, `"nuc"`, a number or infinity, as in NumPy.
+        axis: Integer for vectors, pair of integers for matrices, or `None`
+            for all.
+        keepdims: Whether to keep `axis` with size one.
+
+    Returns:
+        Tensor without `axis`.
+
+    Accuracy: not measured.
+    Gradient: `x / norm`, and 0 for a zero vector; finite even where the length
+        overflows.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> float(ops.norm([3e30, 4e30])) / 1e30
+    4.999999924121604
+    """
     dtype, (x,) = to_compute(x)
     if ord is not None and axis is None and len(x.shape) == 2:
         axis = (0, 1)  # a matrix norm, as in NumPy
@@ -121,7 +143,30 @@ def norm(x, ord=None, axis=None, keepdims=False):
 
 @stable
 def normalize(x, axis=-1, order=2, epsilon=None):
-    """Divide by the norm."""
+    """Divide by the norm.
+
+    However small the vector, its direction is kept; Keras' default divides by
+    no less than 1e-7.
+
+    Args:
+        x: Tensor of any shape; integers are taken as floats.
+        axis: Integer or tuple, the axis of the vectors.
+        order: Order of the norm, as in `norm`.
+        epsilon: Float, the least length to divide by; `None` for no bound.
+
+    Returns:
+        Tensor of the shape of `x`; a zero vector stays zero.
+
+    Accuracy: not measured.
+    Gradient: `(u - y * sum(y * u)) / norm` for the upstream `u`; a zero vector
+        counts as one of length 1. Its ULPs are counted on the size of its
+        terms, `|u| / norm`.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> [round(float(v), 4) for v in ops.normalize([3e-30, 4e-30])]
+    [0.6, 0.8]
+    """
     dtype, (x,) = to_compute(x)
     m = scale_of(x, axis)
     y = x / m
@@ -136,7 +181,23 @@ def normalize(x, axis=-1, order=2, epsilon=None):
 
 
 def global_norm(tensors):
-    """Compute the 2-norm of all entries of several tensors."""
+    """Compute the 2-norm of all entries of several tensors.
+
+    Args:
+        tensors: Tensors in any nested structure; `None` and empty tensors do
+            not count. Sparse gradients with repeated rows are summed first.
+
+    Returns:
+        Scalar in float32, or in float64 if a tensor is.
+
+    Accuracy: not measured.
+    Gradient: `x / norm`, and 0 if all are zero.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> round(float(ops.global_norm([[3.0], None, [[4.0]]])), 4)
+    5.0
+    """
     tensors = [t for t in keras.tree.flatten(tensors) if t is not None]
     if not tensors:
         return kops.zeros((), "float32")
@@ -166,7 +227,26 @@ def _joint(xs):
 
 @stable
 def cdist(x, y):
-    """Compute all distances between the rows of `x` and those of `y`."""
+    """Compute all distances between the rows of `x` and those of `y`.
+
+    Args:
+        x: Tensor of shape `(..., m, d)`.
+        y: Tensor of shape `(..., n, d)`.
+
+    Returns:
+        Tensor of shape `(..., m, n)`.
+
+    Accuracy: not measured.
+    Gradient: The direction from one row to the other, and 0 for equal rows.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> [
+    ...     round(float(v), 4)
+    ...     for v in ops.cdist([[0.0, 0.0]], [[3.0, 4.0], [0.0, 0.0]])[0]
+    ... ]
+    [5.0, 0.0]
+    """
     dtype, (x, y) = to_compute(x, y)
     x, y = kops.expand_dims(x, -2), kops.expand_dims(y, -3)
     # Two numbers near the end of the format may differ by more than it holds.

@@ -81,14 +81,14 @@ def to_compute(*xs):
     Returns:
         `(dtype, tensors)`: the dtype of the answer and the converted tensors.
     """
-    xs = [x if isinstance(x, _SCALARS) else _tensor(x) for x in xs]
-    dtype = result_dtype(*xs)
+    inputs = [x if isinstance(x, _SCALARS) else _tensor(x) for x in xs]
+    dtype = result_dtype(*inputs)
     work = compute_dtype(dtype)
     return dtype, [
         kops.convert_to_tensor(x, work)
         if isinstance(x, _SCALARS)
         else kops.cast(kops.convert_to_tensor(x), work)
-        for x in xs
+        for x in inputs
     ]
 
 

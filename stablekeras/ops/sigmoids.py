@@ -120,35 +120,138 @@ softplus_inverse_kernel = with_derivative(
 
 @stable
 def sigmoid(x):
-    """Compute `1 / (1 + exp(-x))`."""
+    """Compute `1 / (1 + exp(-x))`.
+
+    Args:
+        x: Tensor of any shape; integers are taken as floats.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN. 0
+        at `-inf`, 1 at `inf`.
+
+    Accuracy: not measured.
+    Gradient: `sigmoid(x) * sigmoid(-x)`, without cancellation.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> [round(float(v), 4) for v in ops.sigmoid([-100.0, 0.0, 2.0])]
+    [0.0, 0.5, 0.8808]
+    """
     return answered(sigmoid_kernel, x)
 
 
 @stable
 def log_sigmoid(x):
-    """Compute `log(1 / (1 + exp(-x)))`."""
+    """Compute `log(1 / (1 + exp(-x)))`.
+
+    Finite for every finite `x`: about `x` for large negative `x`.
+
+    Args:
+        x: Tensor of any shape; integers are taken as floats.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN.
+
+    Accuracy: not measured.
+    Gradient: `sigmoid(-x)`.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> [round(float(v), 4) for v in ops.log_sigmoid([-1000.0, 0.0, 2.0])]
+    [-1000.0, -0.6931, -0.1269]
+    """
     return answered(log_sigmoid_kernel, x)
 
 
 @stable
 def softplus(x):
-    """Compute `log(1 + exp(x))`."""
+    """Compute `log(1 + exp(x))`.
+
+    Args:
+        x: Tensor of any shape; integers are taken as floats.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN. 0
+        at `-inf`, `inf` at `inf`.
+
+    Accuracy: not measured.
+    Gradient: `sigmoid(x)`.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> [round(float(v), 4) for v in ops.softplus([-2.0, 0.0, 1000.0])]
+    [0.1269, 0.6931, 1000.0]
+    """
     return answered(softplus_kernel, x)
 
 
 @stable
 def softplus_inverse(x):
-    """Compute `log(exp(x) - 1)`."""
+    """Compute `log(exp(x) - 1)`.
+
+    The number whose softplus is `x`.
+
+    Args:
+        x: Tensor of any shape, `x >= 0`.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN.
+        `-inf` at 0; NaN below.
+
+    Accuracy: not measured.
+    Gradient: `1 / (1 - exp(-x))`, finite for `x > 0`.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> round(float(ops.softplus_inverse(2.0)), 4)
+    1.8546
+    """
     return answered(softplus_inverse_kernel, x)
 
 
 @stable
 def log_cosh(x):
-    """Compute `log(cosh(x))`."""
+    """Compute `log(cosh(x))`.
+
+    Neither overflows for large `x` nor loses the square of a small one.
+
+    Args:
+        x: Tensor of any shape; integers are taken as floats.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN.
+        `inf` at both infinities.
+
+    Accuracy: not measured.
+    Gradient: `tanh(x)`.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> [round(float(v), 4) for v in ops.log_cosh([-1000.0, 0.0, 1.0])]
+    [999.3068, 0.0, 0.4338]
+    """
     return answered(log_cosh_kernel, x)
 
 
 @stable
 def logit(x):
-    """Compute `log(x / (1 - x))`."""
+    """Compute `log(x / (1 - x))`.
+
+    The inverse of the sigmoid.
+
+    Args:
+        x: Tensor of any shape, `0 <= x <= 1`.
+
+    Returns:
+        Tensor of the shape and floating dtype of `x`. NaN stays NaN.
+        `-inf` at 0, `inf` at 1; NaN outside.
+
+    Accuracy: not measured.
+    Gradient: `1 / (x * (1 - x))`, finite inside the interval.
+
+    Example:
+    >>> from stablekeras import ops
+    >>> [round(float(v), 4) for v in ops.logit([0.25, 0.5, 0.9])]
+    [-1.0986, 0.0, 2.1972]
+    """
     return answered(logit_kernel, x)

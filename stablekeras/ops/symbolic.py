@@ -11,7 +11,7 @@ import keras
 
 __all__ = ["StableOperation", "stable"]
 
-_FUNCTIONS = {}
+_FUNCTIONS: dict = {}
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
