@@ -90,6 +90,8 @@ class Execution:
         writes: `(variable's path, reference)` of each value written.
         sources: What each input node holds: an array's or variable's name.
         error: The node that raised, or `None`.
+        rows: Number of rows of the batch, or `None`.
+        rerun: Function that runs again and returns the wanted tensors.
     """
 
     traced: Any
@@ -98,6 +100,7 @@ class Execution:
     writes: list = dataclasses.field(default_factory=list)
     sources: dict = dataclasses.field(default_factory=dict)
     error: Node | None = None
+    rows: int | None = None
     rerun: Any = None
 
     def ref(self, tensor):

@@ -43,7 +43,7 @@ def run(traced, state=None, rows=None):
         if path in state
     }
     memory: dict = {}
-    execution = Execution(traced)
+    execution = Execution(traced, rows=rows)
     first = _Run(execution, Shadows(values), rows, memory)
     first.outermost(program)
 
@@ -89,14 +89,10 @@ class _Run:
             path = traced.variables.get(id(outer))
             feeds[inner.op.name] = (path or "captured", outer, False)
         env = [None] * len(program.slots)
-        for step in program.steps:
-            if step.kind == "input" and step.op.name in feeds:
-                name, value, is_batch = feeds[step.op.name]
-                node = self._node(step.op, (), ())
-                self.execution.sources[node.number] = name
-                self._measure(node, [value], is_batch)
-                env[step.writes[0]] = (value, (node.number, 0))
         try:
+            for step in program.steps:
+                if step.kind == "input" and step.op.name in feeds:
+                    self._feed(step, *feeds[step.op.name], env)
             with tf.init_scope():
                 self._steps(program, env, ())
         except (_Enough, _Failed):
@@ -104,6 +100,12 @@ class _Run:
         for key, slot in program.slots.items():
             if env[slot] is not None:
                 self.execution.refs[key] = env[slot][1]
+
+    def _feed(self, step, name, value, is_batch, env):
+        node = self._node(step.op, (), ())
+        self.execution.sources[node.number] = name
+        self._measure(node, [value], is_batch)
+        env[step.writes[0]] = (value, (node.number, 0))
 
     def _steps(self, program, env, frame):
         for step in program.steps:
@@ -197,7 +199,7 @@ class _Run:
             if node.type.startswith("Assign") or "Scatter" in node.type:
                 self.written[key] = node.number
                 path = self.execution.traced.variables.get(key, "variable")
-                self.execution.writes.append((path, refs[-1 if len(refs) == len(args) else len(args) - 1]))
+                self.execution.writes.append((path, refs[len(args) - 1]))
 
     def _execute(self, node, step, args):
         op = step.op
@@ -247,10 +249,10 @@ class _Run:
         bad_inputs = any(m is not None and m.is_bad for m in inputs) or any(
             self.nodes[n].tainted for n, _ in node.inputs
         )
-        if bad_inputs:
-            node.tainted = not node.is_bad and any(
+        if bad_inputs and not node.is_bad:
+            node.tainted = not results or any(
                 v.dtype in (tf.variant, tf.resource) for v in results
-            ) or (not results)
+            )
         if node.is_bad:
             node.kept = {
                 place: _array(value)

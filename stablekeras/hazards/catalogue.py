@@ -40,8 +40,9 @@ def _but(family, *codes):
 # then the formulas; then what an op can do wrong by itself.
 _ORDER = (
     _pick(data, "SK502", "SK501"),
+    _pick(precision, "SK702"),
     _pick(divergence, "SK602", "SK603"),
-    _pick(precision, "SK702", "SK701"),
+    _pick(precision, "SK701"),
     _pick(division, "SK208"),
     _pick(data, "SK503", "SK504", "SK505", "SK506"),
     _pick(backward, "SK404"),

@@ -172,7 +172,7 @@ def _lost_cause(site, found):
     value = np.asarray(look_through(epsilon).constant, np.float64)
     name = site.literals[0] if site.literals else figure(value.min())
     return (
-        f"your guard does nothing: the epsilon {name} is 0 in "
+        f"the guard does nothing: the epsilon {name} is 0 in "
         f"{epsilon.stats.dtype}; {_zeros(site)}"
     )
 

@@ -65,7 +65,7 @@ class Hazard:
         Returns:
             Dict of views by name, or `None`.
         """
-        if site.phase not in self.phases:
+        if site.formula_phase not in self.phases:
             return None
         found = self.find(site.view)
         if found is None or not self.test(site, found):

@@ -140,7 +140,7 @@ def _half(site, view):
 
 def _lost_cause(site, found):
     return (
-        f"your guard does nothing: {_loss_of_guard(site, found)}; "
+        f"the guard does nothing: {_loss_of_guard(site, found)}; "
         f"{_zeros(site)}"
     )
 

@@ -60,6 +60,17 @@ class Site:
         """Whether the root op derives a forward op."""
         return self.node is not self.root.node
 
+    @property
+    def formula_phase(self):
+        """The phase in which to judge the root's formula.
+
+        What a backward pass computes by a formula of its own, a custom
+        gradient or an update, is judged like a forward formula.
+        """
+        if self.traced.ran_backward(self.root.node) and not self.is_derivative:
+            return "forward"
+        return self.phase
+
     @functools.cached_property
     def view(self):
         """View of the forward op's result."""
@@ -181,7 +192,23 @@ class Site:
             own = self.node.outputs[0]
             if own.shape == self.root.born.shape:
                 axis = own.axis
+        if axis is None and self._looks_like_batch():
+            axis = (0, 1)
         return rows_of(self.root.born, axis)
+
+    def _looks_like_batch(self):
+        # A gradient begins with a tensor of ones, in which no batch axis can
+        # be followed; its length tells, unless a variable is as long.
+        born, rows = self.root.born, self.execution.rows
+        if not rows or rows == 1 or not born.ndim or born.shape[0] != rows:
+            return False
+        if not self.traced.ran_backward(self.root.node):
+            return False
+        return not any(
+            rows in node.outputs[0].shape
+            for node in self.execution.nodes
+            if node.type == "ReadVariableOp" and node.outputs
+        )
 
     @property
     def where(self):
@@ -219,6 +246,7 @@ class Site:
     def largest_variable(self):
         """Returns path and greatest modulus of the largest float variable."""
         best = ("", 0.0)
+        trained = {name for name, _ in self.traced.gradients}
         for node in self.execution.nodes:
             if node.type != "ReadVariableOp" or not node.outputs:
                 continue
@@ -226,7 +254,7 @@ class Site:
             if stats is None or stats.min is None:
                 continue
             name = self.execution.sources.get(node.inputs[0][0]) or ""
-            if "dynamic_scale" in name:
+            if trained and name not in trained or "dynamic_scale" in name:
                 continue
             size = max(abs(stats.min), abs(stats.max))
             if size > best[1]:

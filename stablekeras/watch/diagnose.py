@@ -11,6 +11,7 @@ import numpy as np
 
 from stablekeras.graphs.blame import Root, blame
 from stablekeras.graphs.location import code_line, layer_path
+from stablekeras.graphs.match import look_through
 from stablekeras.graphs.run import run
 from stablekeras.graphs.trace import array_paths, trace
 from stablekeras.hazards.catalogue import UNKNOWN, recognize
@@ -359,9 +360,11 @@ def _chain(execution, site):
 def _contributing(trace, site, captured, rows):
     facts = []
     x = captured.get("x")
+    x = None if x is None else look_through(x)
     if x is not None and x.stats is not None and x.stats.min is not None:
         layer = layer_path(site.traced, x.node)
-        whose = f'layer "{layer}"' if layer else x.node.op.name
+        given = site.origin(x)
+        whose = f'layer "{layer}"' if layer else f'"{given or x.node.op.name}"'
         facts.append(f"{whose} gave values in {site.range(x)}")
     facts += _extreme_rows(trace, site, rows)
     name, size = site.largest_variable()
