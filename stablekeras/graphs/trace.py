@@ -195,7 +195,7 @@ def _variables(graph, known):
         native = getattr(variable, "value", variable)
         handle = getattr(native, "handle", None)
         if handle is not None:
-            names[id(handle)] = _name_of(variable).partition(":")[0]
+            names[id(handle)] = _name_of(variable)
     for outer, _ in graph.captures:
         if outer.dtype == tf.resource:
             found = re.search(r'name="(.*?)(?:/\d+)?"', repr(outer))
@@ -251,7 +251,8 @@ def _leaves(structure, path=()):
 
 
 def _name_of(source):
-    return getattr(source, "path", None) or getattr(source, "name", "source")
+    name = getattr(source, "path", None) or getattr(source, "name", "source")
+    return str(name).partition(":")[0]
 
 
 @contextlib.contextmanager
