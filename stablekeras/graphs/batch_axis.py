@@ -5,10 +5,22 @@ import numpy as np
 __all__ = ["follow"]
 
 _REDUCTIONS = frozenset(
-    {"Sum", "Mean", "Max", "Min", "Prod", "All", "Any", "ArgMax", "ArgMin",
-     "EuclideanNorm"}
+    {
+        "Sum",
+        "Mean",
+        "Max",
+        "Min",
+        "Prod",
+        "All",
+        "Any",
+        "ArgMax",
+        "ArgMin",
+        "EuclideanNorm",
+    }
 )
-_PRODUCTS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"})
+_PRODUCTS = frozenset(
+    {"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"}
+)
 
 
 def follow(op, inputs, args, shape, rows):

@@ -218,7 +218,9 @@ def _multiplied(execution, node, output, inputs, mask):
         return None
     asked, seen = [], np.zeros_like(mask)
     for place, bad in inputs:
-        flags = ("transpose_a", "adj_x") if not place else ("transpose_b", "adj_y")
+        flags = (
+            ("transpose_a", "adj_x") if not place else ("transpose_b", "adj_y")
+        )
         turned = any(
             f in node.op.node_def.attr and node.op.get_attr(f) for f in flags
         )
@@ -274,7 +276,9 @@ def _entrywise(execution, node, output, inputs, mask):
 
 
 def _is_entrywise(execution, node, mask):
-    if node.type.startswith(("Conv", "Depthwise", "Fused", "Matrix", "Cholesky")):
+    if node.type.startswith(
+        ("Conv", "Depthwise", "Fused", "Matrix", "Cholesky")
+    ):
         return False
     shapes = [
         execution.nodes[n].outputs[o].shape

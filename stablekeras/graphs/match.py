@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "LOOKED_THROUGH",
     "Pattern",
-    "THROUGH",
     "anything",
     "constant",
     "either",
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 # Ops that leave the values as they are, or only move them.
-THROUGH = frozenset(
+LOOKED_THROUGH = frozenset(
     {
         "Cast",
         "Identity",
@@ -55,7 +55,7 @@ THROUGH = frozenset(
 )
 _SWAPS = frozenset({"Add", "AddV2", "Mul", "Maximum", "Minimum"})
 
-Match = Callable[[Any, dict], Any]
+_Match = Callable[[Any, dict], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Pattern:
             captures extended, or `None`.
     """
 
-    matcher: Match
+    matcher: _Match
 
     def match(self, view, captures=None):
         """Returns the captured views by name, or `None`."""
@@ -118,7 +118,7 @@ def constant(test=None, name=None):
     return Pattern(matcher)
 
 
-def op(types, *inputs, name=None, through=THROUGH):
+def op(types, *inputs, name=None, through=LOOKED_THROUGH):
     """Matches an op by type and by the patterns of its first inputs.
 
     Args:
@@ -163,7 +163,7 @@ def either(*patterns):
     return Pattern(matcher)
 
 
-def look_through(view, through=THROUGH, stop=()):
+def look_through(view, through=LOOKED_THROUGH, stop=()):
     """Returns the first producer that does more than move or cast."""
     while view.type in through and view.type not in stop and view.inputs:
         places = [1] if view.type == "Split" else [0]

@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["Program", "Step", "program_of"]
+__all__ = ["Program", "Step", "eager_attrs", "program_of"]
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _CONDS = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})

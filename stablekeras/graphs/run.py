@@ -114,7 +114,9 @@ class _Run:
                 self._op(step, env, frame)
             elif kind == "call":
                 (inner,) = step.programs["f"]
-                self._call(step, inner, [env[s] for s in step.reads], env, frame)
+                self._call(
+                    step, inner, [env[s] for s in step.reads], env, frame
+                )
             elif kind == "cond":
                 self._cond(step, env, frame)
             elif kind == "loop":
@@ -145,7 +147,9 @@ class _Run:
                 place = len(branches) - 1
             program = branches[place]
         else:
-            name = "then_branch" if index.all() and index.size else "else_branch"
+            name = (
+                "then_branch" if index.all() and index.size else "else_branch"
+            )
             (program,) = step.programs[name]
         self._call(step, program, args, env, frame)
 
@@ -204,7 +208,9 @@ class _Run:
     def _execute(self, node, step, args):
         op = step.op
         if op.type == "Const":
-            return [tf.constant(tf.make_ndarray(op.node_def.attr["value"].tensor))]
+            return [
+                tf.constant(tf.make_ndarray(op.node_def.attr["value"].tensor))
+            ]
         try:
             results = pywrap_tfe.TFE_Py_Execute(
                 self.handle, None, op.type, args, step.attrs, len(op.outputs)

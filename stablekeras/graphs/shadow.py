@@ -51,7 +51,7 @@ class Shadows:
             return self._copies[key].handle
         if op_type in _READS and key not in self._values:
             return handle
-        kind = variable_type(handle)
+        kind = _variable_type(handle)
         if kind is None:
             # Tables and the like: looking up is harmless, and all else that
             # an iterator or a writer does is not.
@@ -62,9 +62,7 @@ class Shadows:
             value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=kind)
         else:
             return None
-        copy = tf.Variable(
-            value, trainable=False, shape=tf.TensorShape(None)
-        )
+        copy = tf.Variable(value, trainable=False, shape=tf.TensorShape(None))
         self._copies[key] = copy
         self._made[id(copy.handle)] = copy
         return copy.handle
@@ -81,7 +79,7 @@ class Shadows:
         return id(handle)
 
 
-def variable_type(handle):
+def _variable_type(handle):
     """Returns the dtype of the variable behind a handle, `None` if none."""
     data = getattr(handle, "_handle_data", None)
     if data is None or not data.is_set or len(data.shape_and_type) != 1:
@@ -90,4 +88,6 @@ def variable_type(handle):
 
 
 def _only_looks(op_type):
-    return op_type.startswith(("LookupTableFind", "LookupTableSize", "Anonymous"))
+    return op_type.startswith(
+        ("LookupTableFind", "LookupTableSize", "Anonymous")
+    )

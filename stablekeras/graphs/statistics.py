@@ -90,7 +90,7 @@ def measure(array, name="", rows=()):
     plain = _plain(array)
     if plain.dtype.kind == "c":
         plain = np.abs(plain)
-    fields = {}
+    fields: dict = {}
     if plain.size:
         low, high = plain.min(), plain.max()
         if np.isfinite(low) and np.isfinite(high):

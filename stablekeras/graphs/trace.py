@@ -344,7 +344,7 @@ class _ForwardOps:
     def resolve(self):
         index = defaultdict(list)
         operations = {}
-        used = set()
+        used: set = set()
         for graph in {call[0] for call in self.calls}:
             operations[graph] = graph.get_operations()
             for op in operations[graph]:

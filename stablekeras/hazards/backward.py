@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stablekeras.graphs.match import THROUGH, anything, op
+from stablekeras.graphs.match import LOOKED_THROUGH, anything, op
 from stablekeras.graphs.views import NodeView
 from stablekeras.hazards.formulas import (
     ADD,
@@ -39,7 +39,7 @@ def _zero_cause(what):
 
 def _below_select(site):
     """The select that leaves the bad entries out, or `None`."""
-    pending, seen = [site.view.ref], set()
+    pending, seen = [site.view.ref], set[tuple]()
     while pending and len(seen) < 300:
         ref = pending.pop(0)
         if ref in seen:
@@ -86,7 +86,9 @@ def _trap_cause(site, found):
 
 
 def _forward_inf(site, found):
-    return not site.is_derivative and not site.traced.ran_backward(site.root.node)
+    return not site.is_derivative and not site.traced.ran_backward(
+        site.root.node
+    )
 
 
 def _forward_cause(site, found):
@@ -152,7 +154,7 @@ def _masking_product(site, found):
 def _mask_user(site):
     from stablekeras.hazards.division import _is_selection
 
-    pending, seen = [(site.view.ref, 6)], set()
+    pending, seen = [(site.view.ref, 6)], set[tuple]()
     while pending:
         ref, left = pending.pop()
         if ref in seen or not left:
@@ -166,11 +168,9 @@ def _mask_user(site):
                     if other == ref or other[1] is None:
                         continue
                     view = NodeView(site.execution, other)
-                    if _is_selection(site, view, 8) and _is_zero_at(
-                        site, view
-                    ):
+                    if _is_selection(site, view, 8) and _is_zero_at(site, view):
                         return node
-            if node.type in THROUGH | {"Neg", "Mul", *ADD, "Sub"}:
+            if node.type in LOOKED_THROUGH | {"Neg", "Mul", *ADD, "Sub"}:
                 pending.append(((node.number, 0), left - 1))
     return None
 
@@ -265,8 +265,9 @@ HAZARDS = (
             op("Sqrt", op("Relu", SUM_OF_SQUARES)),
         ),
         phases=_BACK,
-        test=lambda site, found: site.op_type == "EuclideanNorm"
-        or _at_zero(site, found),
+        test=lambda site, found: (
+            site.op_type == "EuclideanNorm" or _at_zero(site, found)
+        ),
         cause=_zero_cause("the derivative of a norm is 0/0"),
         replacement="ops.norm",
     ),

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from stablekeras.graphs.match import look_through
 from stablekeras.hazards.division import QUOTIENTS, is_count
 from stablekeras.hazards.hazard import Hazard
 from stablekeras.hazards.site import figure
@@ -117,8 +116,7 @@ def _literal(site, found):
 def _literal_cause(site, found):
     value = site.made()
     return (
-        f"the constant {site.root.node.op.name} holds "
-        f"{figure(value.flat[0])}"
+        f"the constant {site.root.node.op.name} holds {figure(value.flat[0])}"
     )
 
 
@@ -188,7 +186,9 @@ HAZARDS = (
             "keras.ops.where(any(mask), stablekeras.ops.softmax(x), 0), with "
             "a finite mask such as -1e9 (float16: -1e4)."
         ),
-        ops=frozenset({"Softmax", "LogSoftmax", "Max", "Sub", "Exp", "RealDiv"}),
+        ops=frozenset(
+            {"Softmax", "LogSoftmax", "Max", "Sub", "Exp", "RealDiv"}
+        ),
         test=_all_masked,
         cause=_all_masked_cause,
         replacement="ops.softmax",

@@ -109,8 +109,16 @@ HAZARDS = (
         ),
         ops=PRODUCTS
         | SUMS
-        | {"Square", "SquaredDifference", "Pow", "Mul", "AddV2", "BiasAdd",
-           "Exp", "Sub"},
+        | {
+            "Square",
+            "SquaredDifference",
+            "Pow",
+            "Mul",
+            "AddV2",
+            "BiasAdd",
+            "Exp",
+            "Sub",
+        },
         test=_grown,
         cause=_grown_cause,
         replacement="optimizers.ClippedOptimizer",

@@ -2,7 +2,11 @@
 
 import numpy as np
 
-from stablekeras.graphs.match import anything, constant, either, look_through, op
+from stablekeras.graphs.match import (
+    anything,
+    look_through,
+    op,
+)
 from stablekeras.hazards.formulas import (
     ADD,
     DIVIDE,
@@ -70,9 +74,7 @@ def is_count(site, view):
     if view.type == "Size" or not view.inputs:
         return True
     inside = view.inputs[0]
-    if _is_selection(site, inside, 8):
-        return True
-    return False
+    return _is_selection(site, inside, 8)
 
 
 def _is_selection(site, view, depth):
@@ -134,7 +136,10 @@ def _is_batch(site, origin):
 def _source(site, view):
     for _ in range(6):
         view = look_through(view)
-        if view.type in ("Abs", "Square", "Neg", "Maximum", *ADD) and view.inputs:
+        if (
+            view.type in ("Abs", "Square", "Neg", "Maximum", *ADD)
+            and view.inputs
+        ):
             view = view.inputs[0]
         else:
             break

@@ -3,7 +3,7 @@
 import numpy as np
 
 from stablekeras.graphs.match import (
-    THROUGH,
+    LOOKED_THROUGH,
     anything,
     constant,
     either,
@@ -28,7 +28,7 @@ __all__ = [
 ADD = ("Add", "AddV2")
 DIVIDE = ("RealDiv", "Div")
 # Also through what cannot change a probability.
-NEAR = THROUGH | {"Relu", "Abs"}
+NEAR = LOOKED_THROUGH | {"Relu", "Abs"}
 
 _X = anything("x")
 _EXP = op("Exp", _X)
@@ -95,7 +95,7 @@ def guarded(pattern):
     return either(twice, once, pattern)
 
 
-def ONE_MINUS(pattern):  # noqa: N802
+def ONE_MINUS(pattern):
     """Returns a pattern for one minus a formula."""
     one = constant(_one, name="one")
     return either(

@@ -1,14 +1,10 @@
 """SK1xx: logarithms of what became zero, or never was positive."""
 
-import re
-
 import numpy as np
 
-from stablekeras.graphs.location import source_line
-from stablekeras.graphs.match import THROUGH, anything, either, look_through, op
+from stablekeras.graphs.match import LOOKED_THROUGH, anything, look_through, op
 from stablekeras.hazards.formulas import (
     ADD,
-    GUARDS,
     NEAR,
     ONE_MINUS,
     SIGMOID,
@@ -16,27 +12,11 @@ from stablekeras.hazards.formulas import (
     SUM_OF_EXP,
     guarded,
 )
+from stablekeras.hazards.guards import LOGS, log_of_zero, zeros_of_log
 from stablekeras.hazards.hazard import Hazard
 from stablekeras.hazards.site import figure
 
 __all__ = ["HAZARDS"]
-
-LOGS = frozenset({"Log", "Log1p"})
-
-
-def _is_zero(site):
-    value = site.at(0)
-    if not value.size:
-        return False
-    if site.op_type == "Log1p":
-        return bool(np.all(value == -1.0))
-    # In the backward pass also what is too small for its reciprocal.
-    tiny = np.finfo(np.float32).tiny
-    if site.dtype == "float16":
-        tiny = 1.6e-5
-    elif site.dtype == "float64":
-        tiny = np.finfo(np.float64).tiny
-    return bool(np.all(np.abs(value) <= tiny))
 
 
 def _is_negative(site):
@@ -47,18 +27,6 @@ def _is_negative(site):
 
 def _mixed(site):
     return bool(site.at(0).size) and not _is_negative(site)
-
-
-def _zeros(site):
-    values = site.at(0)
-    if site.phase == "backward" and np.any(values != 0.0):
-        small = figure(np.abs(values).min())
-        return (
-            f"{site.where} were as small as {small}: the derivative 1/p "
-            f"overflows {site.dtype}"
-        )
-    word = "minus one" if site.op_type == "Log1p" else "zero"
-    return f"the log got {site.where} equal to {word}"
 
 
 def _logits(site, found):
@@ -76,163 +44,42 @@ def _layer(site, view):
     return f'the input of it (from layer "{path}")' if path else "its input"
 
 
-# --- guards that do nothing -------------------------------------------------
-
-_P = anything("p")
-_PROBABILITY = either(SOFTMAX, SIGMOID, _P)
-_ANY_GUARDED = either(
-    guarded(ONE_MINUS(guarded(_PROBABILITY))),
-    guarded(_PROBABILITY),
-)
-
-
-def _lost_epsilon(site, found):
-    if not _is_zero(site):
-        return False
-    return bool(_loss_of_guard(site, found))
-
-
-def _loss_of_guard(site, found):
-    """Tells why an epsilon or a bound does nothing, or returns `""`."""
-    view = look_through(site.inputs[0], NEAR)
-    kind = _half(site, view)
-    one, epsilon = found.get("one"), found.get("epsilon")
-    bound = found.get("bound")
-    texts = site.literals
-    shown = texts[0] if texts else None
-    if bound is not None and bound.stats and bound.stats.max == 1.0:
-        hidden = _ONE_LESS.search(_lines(site, bound))
-        name = f"1 - {hidden.group(1)} rounds to" if hidden else "of it is"
-        return f"the bound {name} 1.0 in {kind}, so 1 - p is still 0"
-    if epsilon is not None:
-        value = np.abs(np.asarray(look_through(epsilon).constant, np.float64))
-        value = float(value.min())
-        used = float(epsilon.stats.max or 0.0) if epsilon.stats else value
-        if used == 0.0 or value == 0.0:
-            name = shown or figure(value)
-            return f"the epsilon {name} is 0 in {kind}"
-        if one is not None and 1.0 + used == 1.0 or _absorbed(used, kind):
-            name = shown or figure(used)
-            return f"the epsilon {name} is absorbed by 1.0 in {kind}"
-    if one is not None and shown:
-        return f"the epsilon {shown} is absorbed by 1.0 in {kind}"
-    return ""
-
-
-_ONE_LESS = re.compile(r"1\.?0*\s*-\s*(\d*\.?\d*[eE]-\d+|\w*\.?epsilon\(\))")
-
-
-def _lines(site, view):
-    """The user's lines that made a constant's reader, and the log."""
-    nodes = [site.node, *(u for u in view.users if u.number <= site.node.number)]
-    return "\n".join(source_line(node.op) for node in nodes)
-
-
-def _absorbed(value, kind):
-    unit = {"float16": 2**-11, "bfloat16": 2**-8, "float64": 2**-53}
-    return value < unit.get(kind, 2**-24)
-
-
-def _half(site, view):
-    stats = view.stats
-    return stats.dtype if stats is not None else site.dtype
-
-
-def _lost_cause(site, found):
-    return (
-        f"the guard does nothing: {_loss_of_guard(site, found)}; "
-        f"{_zeros(site)}"
-    )
-
-
-# --- a guard whose result is dropped ----------------------------------------
-
-
-def _dropped(site, found):
-    return _is_zero(site) and bool(_dropped_guards(site))
-
-
-def _dropped_guards(site):
-    near = set()
-    view = site.inputs[0]
-    for _ in range(12):
-        near.add(view.ref)
-        if view.type in THROUGH | {"Relu", "Abs", "Sub"} and view.inputs:
-            inputs = [v for v in view.inputs if v.constant is None]
-            if not inputs:
-                break
-            view = inputs[0]
-        else:
-            break
-    return [
-        node
-        for node in site.execution.nodes
-        if node.type in (*GUARDS, *ADD)
-        and any(ref in near for ref in node.inputs)
-        and not _has_users(site, node, 4)
-    ]
-
-
-def _has_users(site, node, depth):
-    """Whether a result is read by anything but another unread guard."""
-    if node.frame != site.node.frame:
-        return True
-    for user in site.execution.nodes[node.number + 1 :]:
-        if any(n == node.number for n, _ in user.inputs) and (
-            user.type not in GUARDS or depth == 0
-            or _has_users(site, user, depth - 1)
-        ):
-            return True
-    return any(
-        ref is not None and ref[0] == node.number
-        for ref in site.execution.refs_of_results()
-    )
-
-
-def _dropped_cause(site, found):
-    from stablekeras.graphs.location import code_line
-
-    guard = _dropped_guards(site)[0]
-    line = code_line(guard.op)
-    place = f" ({line})" if line else ""
-    return (
-        f"the clipped tensor {guard.op.name}{place} is never used: "
-        f"{_zeros(site)}"
-    )
-
-
-# --- the rest ---------------------------------------------------------------
-
-
 def _softmax_cause(site, found):
-    return f"{_zeros(site)}: the softmax underflowed, {_logits(site, found)}"
+    return (
+        f"{zeros_of_log(site)}: the softmax underflowed, {_logits(site, found)}"
+    )
 
 
 def _sigmoid_cause(site, found):
-    return f"{_zeros(site)}: the sigmoid saturated, {_logits(site, found)}"
+    return (
+        f"{zeros_of_log(site)}: the sigmoid saturated, {_logits(site, found)}"
+    )
 
 
 def _one_minus_cause(site, found):
     return (
-        f"{_zeros(site)}: the probability rounded to exactly one; "
+        f"{zeros_of_log(site)}: the probability rounded to exactly one; "
         f"{_logits(site, found)}".rstrip("; ")
     )
 
 
 def _sum_cause(site, found):
-    return f"{_zeros(site)}: every exponential underflowed, {_logits(site, found)}"
+    return (
+        f"{zeros_of_log(site)}: every exponential underflowed, "
+        f"{_logits(site, found)}"
+    )
 
 
 def _product_cause(site, found):
     return (
-        f"{_zeros(site)}: the product underflowed {site.dtype}, though no "
-        f"factor is zero"
+        f"{zeros_of_log(site)}: the product underflowed {site.dtype}, "
+        "though no factor is zero"
     )
 
 
 def _no_zero_factor(site, found):
     factors = found.get("factors")
-    if factors is None or not _is_zero(site):
+    if factors is None or not log_of_zero(site):
         return False
     if look_through(site.inputs[0]).type in ("MatrixDeterminant",):
         return True
@@ -246,7 +93,7 @@ def _users(site):
         if any(ref == site.view.ref for ref in node.inputs)
         or any(
             ref[1] is not None
-            and site.execution.nodes[ref[0]].type in THROUGH
+            and site.execution.nodes[ref[0]].type in LOOKED_THROUGH
             and site.view.ref in site.execution.nodes[ref[0]].inputs
             for ref in node.inputs
         )
@@ -255,7 +102,7 @@ def _users(site):
 
 def _times_itself(site, found):
     """Whether the log of x (or of x/y) is multiplied by x."""
-    if not _is_zero(site):
+    if not log_of_zero(site):
         return False
     argument = look_through(site.inputs[0])
     own = {argument.key}
@@ -282,13 +129,13 @@ def _times_itself(site, found):
 
 
 def _masked_cause(site, found):
-    return f"{_zeros(site)}, and 0 * log(0) is NaN, not 0"
+    return f"{zeros_of_log(site)}, and 0 * log(0) is NaN, not 0"
 
 
 def _zero_cause(site, found):
     origin = site.origin(site.inputs[0])
     whose = f', which is "{origin}"' if origin else ""
-    return f"{_zeros(site)}{whose}"
+    return f"{zeros_of_log(site)}{whose}"
 
 
 def _negative_cause(site, found):
@@ -301,49 +148,10 @@ def _negative_cause(site, found):
 
 
 def _zero(site, found):
-    return _is_zero(site)
+    return log_of_zero(site)
 
 
 HAZARDS = (
-    Hazard(
-        code="SK105",
-        title="log behind a guard whose result is dropped",
-        why=(
-            "`tf.clip_by_value` returns the clipped tensor and leaves its "
-            "argument as it is; the formula goes on with the argument."
-        ),
-        fix=(
-            "Compute the log from the logits: "
-            "stablekeras.ops.log_softmax(logits) or "
-            "stablekeras.ops.log_sigmoid(logits). If there are no logits, "
-            "assign the clipped tensor: p = tf.clip_by_value(p, ...)."
-        ),
-        ops=LOGS,
-        test=_dropped,
-        cause=_dropped_cause,
-        replacement="ops.log_softmax",
-    ),
-    Hazard(
-        code="SK104",
-        title="log behind a guard that does nothing",
-        why=(
-            "An epsilon smaller than half a unit of what it is added to "
-            "changes nothing, a bound of 1 - epsilon rounds to 1, and 1e-12 "
-            "is 0 in float16."
-        ),
-        fix=(
-            "Compute the log from the logits: "
-            "stablekeras.ops.log_softmax(logits), "
-            "stablekeras.ops.log_sigmoid(logits) for log(p) and "
-            "stablekeras.ops.log_sigmoid(-logits) for log(1 - p). Without "
-            "logits: stablekeras.ops.clamped_log(p)."
-        ),
-        ops=LOGS,
-        patterns=(op("Log", _ANY_GUARDED), op("Log1p", _ANY_GUARDED)),
-        test=_lost_epsilon,
-        cause=_lost_cause,
-        replacement="ops.clamped_log",
-    ),
     Hazard(
         code="SK101",
         title="log of an underflowed softmax",
@@ -435,7 +243,10 @@ HAZARDS = (
                 "Log",
                 op(ADD, op("Exp", anything("x")), op("Exp", anything())),
             ),
-            op("Log", op("Sum", op("Mul", op("Exp", anything("x")), anything()))),
+            op(
+                "Log",
+                op("Sum", op("Mul", op("Exp", anything("x")), anything())),
+            ),
         ),
         test=_zero,
         cause=_sum_cause,
@@ -463,7 +274,11 @@ HAZARDS = (
             ),
             op(
                 "Log",
-                op("Mul", anything("factors"), op("Mul", anything(), anything())),
+                op(
+                    "Mul",
+                    anything("factors"),
+                    op("Mul", anything(), anything()),
+                ),
             ),
         ),
         test=_no_zero_factor,
@@ -489,7 +304,10 @@ HAZARDS = (
     Hazard(
         code="SK109",
         title="log of a negative number",
-        why="Nothing keeps the argument positive: a layer's output, a difference.",
+        why=(
+            "Nothing keeps the argument positive: it is a layer's output, or "
+            "a difference."
+        ),
         fix=(
             "Make it positive by construction: "
             "stablekeras.ops.softplus(x) of an unconstrained x, or let the "

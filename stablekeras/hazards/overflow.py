@@ -2,7 +2,10 @@
 
 import numpy as np
 
-from stablekeras.graphs.match import anything, constant, either, look_through, op
+from stablekeras.graphs.match import (
+    constant,
+    look_through,
+)
 from stablekeras.graphs.views import NodeView
 from stablekeras.hazards.formulas import ADD, DIVIDE, SOFTMAX
 from stablekeras.hazards.hazard import Hazard
@@ -25,14 +28,14 @@ def _top(site):
 
 def _users(site, view, depth=4):
     """Types of the ops that read a tensor, looking through moves."""
-    from stablekeras.graphs.match import THROUGH
+    from stablekeras.graphs.match import LOOKED_THROUGH
 
     found, pending = [], [(view.ref, depth)]
     while pending:
         ref, left = pending.pop()
         for node in site.execution.nodes[ref[0] + 1 :]:
             if ref in node.inputs:
-                if node.type in THROUGH and left:
+                if node.type in LOOKED_THROUGH and left:
                     pending.append(((node.number, 0), left - 1))
                 found.append(node)
     return [n for n in found if not site.traced.ran_backward(n)]
@@ -74,7 +77,6 @@ def _feeds(types, *, inside=()):
 
 
 def _adds_one(site, node):
-    from stablekeras.graphs.match import constant
 
     return any(
         constant(1.0).match(v) is not None for v in _view(site, node).inputs
@@ -278,7 +280,7 @@ HAZARDS = (
     Hazard(
         code="SK304",
         title="log of exponentials that overflowed",
-        why=f"{_EXP_LIMIT}, so log(sum(exp(x))) is Inf, where the truth is not.",
+        why=f"{_EXP_LIMIT}, so log(sum(exp(x))) is Inf; the truth is not.",
         fix=(
             "Write stablekeras.ops.logsumexp(x, axis=...) in place of "
             "log(sum(exp(x))), stablekeras.ops.logaddexp(a, b) in place of "
@@ -344,7 +346,7 @@ HAZARDS = (
     Hazard(
         code="SK309",
         title="overflow of cosh or sinh",
-        why="cosh(x) overflows above 89.4 in float32; its log would be |x| - log 2.",
+        why="cosh(x) overflows above 89.4 in float32; its log is |x| - log 2.",
         fix=(
             "Write stablekeras.ops.log_cosh(x) in place of log(cosh(x)), or "
             "use stablekeras.losses.LogCosh()."
@@ -386,21 +388,32 @@ HAZARDS = (
         ),
         ops=SUMS,
         phases=("forward",),
-        test=lambda site, found: _in_half(site, found)
-        and _not_empty(site, found),
+        test=lambda site, found: (
+            _in_half(site, found) and _not_empty(site, found)
+        ),
         cause=_sum_cause,
     ),
     Hazard(
         code="SK315",
         title="result too large for float16",
-        why="float16 ends at 65504, and the result of finite numbers passed it.",
+        why="float16 ends at 65504; the result of finite numbers passed it.",
         fix=(
             "Give the layer dtype='float32' or the model the policy "
             "'mixed_bfloat16', whose range is that of float32."
         ),
         ops=PRODUCTS
-        | {"Mul", "Square", "Pow", "Add", "AddV2", "Sub", "BiasAdd",
-           "SquaredDifference", "Prod", "RealDiv"},
+        | {
+            "Mul",
+            "Square",
+            "Pow",
+            "Add",
+            "AddV2",
+            "Sub",
+            "BiasAdd",
+            "SquaredDifference",
+            "Prod",
+            "RealDiv",
+        },
         phases=("forward",),
         test=_in_half,
         cause=_power_cause,
@@ -408,7 +421,7 @@ HAZARDS = (
     Hazard(
         code="SK316",
         title="cast to float16 of a value it cannot hold",
-        why="float16 ends at 65504: a cast of 1e5, or of a mask of -1e9, is Inf.",
+        why="float16 ends at 65504: 1e5, or a mask of -1e9, becomes Inf.",
         fix=(
             "Scale the value first, write a mask of -1e4 or select with "
             "keras.ops.where, or keep this part in float32."
@@ -443,7 +456,7 @@ HAZARDS = (
     Hazard(
         code="SK313",
         title="sum that overflows",
-        why="The sum of finite entries passed the greatest number of its dtype.",
+        why="A sum of finite entries passed the greatest number of its dtype.",
         fix=(
             "Scale the entries before they are summed, or take the mean of "
             "x / n; for exponentials use stablekeras.ops.logsumexp."
@@ -457,12 +470,17 @@ HAZARDS = (
         code="SK317",
         title="pole of a special function",
         why="lgamma and digamma are infinite at 0 and at negative integers.",
-        fix=(
-            "Keep the argument positive: stablekeras.ops.softplus(x) + 1e-6."
-        ),
+        fix=("Keep the argument positive: stablekeras.ops.softplus(x) + 1e-6."),
         ops=frozenset(
-            {"Lgamma", "Digamma", "Polygamma", "Zeta", "Tan", "BesselK0",
-             "BesselY0"}
+            {
+                "Lgamma",
+                "Digamma",
+                "Polygamma",
+                "Zeta",
+                "Tan",
+                "BesselK0",
+                "BesselY0",
+            }
         ),
         cause=_pole_cause,
     ),

@@ -1,7 +1,5 @@
 """SK7xx: half precision and the loss scale."""
 
-import numpy as np
-
 from stablekeras.hazards.hazard import Hazard
 from stablekeras.hazards.site import figure
 

@@ -104,7 +104,7 @@ class Site:
     @functools.cached_property
     def literals(self):
         """Small constants written in the user's line, as text."""
-        return [t for t in _LITERAL.findall(self.line)]
+        return _LITERAL.findall(self.line)
 
     def value(self, view):
         """Returns the value of a view's tensor."""
@@ -116,7 +116,7 @@ class Site:
         # One run fetches the whole neighbourhood.
         wanted, spent = {ref}, 0
         pending = [self.view, NodeView(self.execution, ref)]
-        seen = set()
+        seen: set = set()
         while pending and len(seen) < 400:
             view = pending.pop(0)
             if view.ref in seen:
@@ -170,7 +170,9 @@ class Site:
 
     def made(self):
         """Returns what the root op gave at its entries."""
-        view = NodeView(self.execution, (self.root.node.number, self.root.output))
+        view = NodeView(
+            self.execution, (self.root.node.number, self.root.output)
+        )
         return self.value(view).astype(np.float64)[self.root.born]
 
     def origin(self, view):
@@ -254,7 +256,7 @@ class Site:
             if stats is None or stats.min is None:
                 continue
             name = self.execution.sources.get(node.inputs[0][0]) or ""
-            if trained and name not in trained or "dynamic_scale" in name:
+            if (trained and name not in trained) or "dynamic_scale" in name:
                 continue
             size = max(abs(stats.min), abs(stats.max))
             if size > best[1]:
@@ -306,7 +308,9 @@ class Site:
         else:
             axis = 0
             if node.type == "GatherV2":
-                axis = int(self.execution.values([node.inputs[2]])[node.inputs[2]])
+                axis = int(
+                    self.execution.values([node.inputs[2]])[node.inputs[2]]
+                )
             classes = shape[axis]
         wrong = (labels < 0) | (labels >= classes)
         if not wrong.any():

@@ -1,8 +1,8 @@
 """Say why a run was not finite: root, cause, cure.
 
-    Trace ─► the entries that are not finite, from the loss or, where that is
-             finite, from the gradients ─► the ops that made them ─► the first
-             hazard of the catalogue that the values there show ─► Diagnosis
+Trace ─► the entries that are not finite, from the loss or, where that is
+         finite, from the gradients ─► the ops that made them ─► the first
+         hazard of the catalogue that the values there show ─► Diagnosis
 """
 
 import inspect
@@ -220,7 +220,9 @@ def _ranked(execution, found, phase):
 
     def key(root):
         node = root.node
-        given = node.number in execution.sources or node.type == "ReadVariableOp"
+        given = (
+            node.number in execution.sources or node.type == "ReadVariableOp"
+        )
         literal = node.type == "Const"
         entry = node.number
         if phase == "backward":
@@ -279,7 +281,7 @@ def _past_deliberate(execution, found, site):
 
 
 def _without_root(trace, phase, bad):
-    name, ref = bad[0]
+    name, _ = bad[0]
     return Diagnosis(
         code=UNKNOWN.code,
         title=UNKNOWN.title,
@@ -409,9 +411,7 @@ def _evidence(trace, site, sites, bad):
     root = site.root.node
     facts.append(f"root {root.type}: {root.outputs[site.root.output].stats}")
     if site.is_derivative:
-        facts.append(
-            f"{root.op.name} is the derivative of {site.node.op.name}"
-        )
+        facts.append(f"{root.op.name} is the derivative of {site.node.op.name}")
     others = [s for s in sites if s.root.node.op is not root.op][:5]
     for other in others:
         place = code_line(other.node.op)

@@ -98,15 +98,14 @@ class Diagnosis:
                 f"`Diagnosis`. Received: {text[:80]!r}. Pass what "
                 "`Diagnosis.to_json` wrote."
             )
-        fields["inputs"] = tuple(
-            TensorStats(
-                **{
-                    k: tuple(v) if isinstance(v, list) else v
-                    for k, v in stats.items()
-                }
-            )
-            for stats in fields.get("inputs", ())
-        )
+        inputs = []
+        for stats in fields.get("inputs", ()):
+            measured: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v
+                for k, v in stats.items()
+            }
+            inputs.append(TensorStats(**measured))
+        fields["inputs"] = tuple(inputs)
         for name in ("samples", "chain", "contributing", "evidence"):
             fields[name] = tuple(fields.get(name, ()))
         return cls(**fields)

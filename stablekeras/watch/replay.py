@@ -40,10 +40,11 @@ def replay_step(model, incident, train_step=None, history=()):
     if train_step is None:
         train_step = type(model).train_step.__get__(model)
     optimizers = _optimizers(model)
-    skip_update = (
-        type(model).train_step is keras.Model.train_step
-        and not {"update", "state", "variable"} & set(incident.tripped)
-    )
+    skip_update = type(model).train_step is keras.Model.train_step and not {
+        "update",
+        "state",
+        "variable",
+    } & set(incident.tripped)
     names, batch, rows = _batch(incident.batch)
     with _own_optimizers(optimizers, skip_update):
         try:
@@ -105,9 +106,7 @@ def _batch(batch):
     """Returns names, batch and number of rows; arrays become tensors."""
     parts = batch if isinstance(batch, (tuple, list)) else (batch,)
     names, rows = [], None
-    for part, value in zip(
-        ("x", "y", "sample_weight"), parts, strict=False
-    ):
+    for part, value in zip(("x", "y", "sample_weight"), parts, strict=False):
         names += [
             part + "".join(f"[{key!r}]" for key in path)
             for path in array_paths(value)
@@ -123,11 +122,9 @@ def _batch(batch):
 
 
 def _optimizers(model):
-    found = []
+    found: list = []
     for value in vars(model).values():
-        for leaf in (
-            value if isinstance(value, (list, tuple)) else (value,)
-        ):
+        for leaf in value if isinstance(value, (list, tuple)) else (value,):
             while isinstance(leaf, keras.optimizers.Optimizer):
                 if all(leaf is not other for other in found):
                     found.append(leaf)
@@ -140,7 +137,7 @@ def _optimizers(model):
 
 
 def _variables(model, optimizers):
-    seen = {}
+    seen: dict = {}
     for holder in (model, *optimizers):
         for variable in holder.variables:
             seen.setdefault(id(variable), variable)

@@ -1,7 +1,6 @@
 """Broken programs whose value is finite and whose gradient is not."""
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tests.scenarios.broken import Table, rows

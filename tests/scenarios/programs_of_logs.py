@@ -97,8 +97,7 @@ def log1p_of_minus_sigmoid(z):
 def binary_crossentropy_by_hand(z, y):
     p = tf.sigmoid(z)
     return -tf.reduce_mean(
-        y * tf.math.log(p)
-        + (1 - y) * tf.math.log(1 - p)  # root
+        y * tf.math.log(p) + (1 - y) * tf.math.log(1 - p)  # root
     )
 
 
@@ -135,7 +134,9 @@ def rounded_bound(z):
     return -tf.reduce_mean(tf.math.log(1.0 - p))  # root
 
 
-@LOGS.add("SK104", "Log", (1,), rows(r1=[-300, 1, 1, 1]), says="is 0 in float16")
+@LOGS.add(
+    "SK104", "Log", (1,), rows(r1=[-300, 1, 1, 1]), says="is 0 in float16"
+)
 def epsilon_zero_in_half(z):
     p = tf.sigmoid(tf.cast(z, tf.float16))
     return -tf.reduce_mean(tf.math.log(p + 1e-12))  # root
@@ -206,8 +207,13 @@ def log_of_zero(z):
     return tf.reduce_mean(tf.math.log(z))  # root
 
 
-@LOGS.add("SK412", "Log", (2,), y=1.0 - np.eye(8, 4, k=-2, dtype="float32")[:, :4],
-          z=rows(r2=[0, 1, 1, 1]))
+@LOGS.add(
+    "SK412",
+    "Log",
+    (2,),
+    y=1.0 - np.eye(8, 4, k=-2, dtype="float32")[:, :4],
+    z=rows(r2=[0, 1, 1, 1]),
+)
 def mask_times_log(z, y):
     mask = tf.cast(y > 0.5, tf.float32)
     return -tf.reduce_sum(mask * tf.math.log(z))  # root

@@ -195,7 +195,13 @@ def empty_mask(z):
     return tf.reduce_sum(z * mask) / tf.reduce_sum(mask)  # root
 
 
-@RATIOS.add("SK503", "RealDiv", (5,), y=np.delete(np.ones((9, 4)), 8, 0).astype("float32") * (np.arange(8) != 5)[:, None].astype("float32"))
+@RATIOS.add(
+    "SK503",
+    "RealDiv",
+    (5,),
+    y=np.delete(np.ones((9, 4)), 8, 0).astype("float32")
+    * (np.arange(8) != 5)[:, None].astype("float32"),
+)
 def empty_row_mask(z, y):
     total = tf.reduce_sum(z * y, axis=1)
     return tf.reduce_mean(total / tf.reduce_sum(y, axis=1))  # root
