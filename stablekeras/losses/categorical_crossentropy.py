@@ -67,7 +67,8 @@ def z_term(z_loss, logits, axis):
             f"not to be found, z_loss={z_loss}. Pass logits and "
             "from_logits=True."
         )
-    return z_loss * kops.square(logsumexp(logits, axis=axis))
+    partition = logsumexp(logits, axis=axis)
+    return (z_loss * partition) * partition
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")

@@ -4,7 +4,7 @@ import keras
 from keras import ops as kops
 
 from stablekeras.losses.inputs import prepare, same_rank
-from stablekeras.losses.kernels import clamp_floor
+from stablekeras.losses.kernels import clamp_floor, poisson_terms
 from stablekeras.losses.logits import origin_of
 from stablekeras.losses.origin import log_probabilities
 from stablekeras.losses.reduction import mean
@@ -84,8 +84,8 @@ def poisson(y_true, y_pred):
     """
     y_true, y_pred, dtype = prepare(y_true, y_pred)
     y_true, y_pred = same_rank(y_true, y_pred)
-    log_p = clamped_log(y_pred, floor=clamp_floor(y_pred))
-    return kops.cast(mean(y_pred - y_true * log_p), dtype)
+    y_true = y_true + kops.zeros_like(y_pred)
+    return kops.cast(mean(poisson_terms(y_true, y_pred)), dtype)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")

@@ -22,9 +22,10 @@ from stablekeras.losses.kernels import (
     rest_sums,
 )
 from stablekeras.losses.logits import logits_of
-from stablekeras.losses.reduction import mean
+from stablekeras.losses.reduction import mean, with_value
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops import clamped_log
+from stablekeras.ops.precision import finfo
 from stablekeras.ops.symbolic import stable
 
 __all__ = [
@@ -225,6 +226,9 @@ def _focal_from_logits(y, x, gamma, axis):
         log_rest = kops.where(impossible, kops.zeros_like(log_rest), log_rest)
         factor = kops.exp(kops.cast(gamma, x.dtype) * log_rest)
         factor = kops.where(impossible, kops.zeros_like(factor), factor)
+    # The largest number stands for what lies beyond: times 0 it is 0.
+    lowest = -finfo(keras.backend.standardize_dtype(x.dtype)).max
+    log_p = with_value(log_p, kops.maximum(log_p, lowest))
     absent = kops.equal(y, 0)
     return -y * factor * kops.where(absent, kops.zeros_like(log_p), log_p)
 

@@ -8,7 +8,7 @@ infinity), and labels that do not sum to 1 (wrong gradient).
 import keras
 from keras import ops as kops
 
-from stablekeras.ops import log_softmax
+from stablekeras.ops import log_softmax, logsumexp
 from stablekeras.ops.precision import finfo
 
 __all__ = ["dense_crossentropy", "sparse_crossentropy"]
@@ -26,7 +26,7 @@ def dense_crossentropy(labels, logits, axis=-1):
         Tensor without `axis`.
     """
     if keras.config.backend() != "tensorflow":
-        return _selected_product(labels, log_softmax(logits, axis=axis), axis)
+        return _selected_product(labels, logits, axis)
     rank = len(logits.shape)
     if axis % rank != rank - 1:
         labels = kops.moveaxis(labels, axis, -1)
@@ -39,11 +39,20 @@ def dense_crossentropy(labels, logits, axis=-1):
     return kops.reshape(loss, shape[:-1])
 
 
-def _selected_product(labels, logp, axis):
+def _selected_product(labels, logits, axis):
+    """Computes the cross-entropy, 0 for each label that is 0.
+
+    The largest logit is weighted before it is subtracted: a difference may
+    overflow where its share does not.
+    """
+    peak = kops.max(logits, axis=axis, keepdims=True)
+    log_sum = logsumexp(logits - peak, axis=axis)
     absent = kops.equal(labels, 0)
-    terms = labels * kops.where(absent, 0.0, logp)
+    terms = labels * peak - labels * kops.where(absent, peak, logits)
+    terms = kops.where(absent, kops.zeros_like(terms), terms)
     # NaN logits stay NaN, even under a label of 0.
-    return -kops.sum(kops.where(kops.isnan(logp), logp, terms), axis=axis)
+    terms = kops.where(kops.isnan(logits), logits, terms)
+    return kops.sum(terms, axis=axis) + kops.sum(labels, axis=axis) * log_sum
 
 
 def _fused(labels, logits):
@@ -57,9 +66,9 @@ def _fused(labels, logits):
             features=x, labels=y
         )
         value = tf.cond(
-            tf.reduce_any(tf.math.is_nan(loss)),
-            lambda: _selected_product(y, log_softmax(x), -1),
+            tf.reduce_all(tf.math.is_finite(loss)),
             lambda: loss,
+            lambda: _selected_product(y, x, -1),
         )
 
         def gradient(upstream):

@@ -19,7 +19,10 @@ __all__ = [
     "categorical_from_probabilities",
     "clamp_floor",
     "log1p_negative",
+    "overlap_loss",
+    "poisson_terms",
     "rest_sums",
+    "squared_log_ratio",
 ]
 
 
@@ -73,6 +76,45 @@ def binary_from_logits(y, x):
 
 
 @kops.custom_gradient
+def _binary_slope(y, p):
+    """Computes `(1 - y) / (1 - p) - y / p`, clamped at the floor."""
+    floor = clamp_floor(p)
+    q = 1 - p
+    ends = (1 - y) / kops.maximum(q, floor) - y / kops.maximum(p, floor)
+    # Between the ends one quotient, which does not cancel near p = y.
+    between = kops.logical_and(p > floor, q > 0)
+    product = kops.where(between, p * q, kops.ones_like(p))
+
+    def gradient(*args, upstream=None):
+        (y_, p_), upstream = _points((y, p), args, upstream)
+        c, d = kops.maximum(p_, floor), kops.maximum(1 - p_, floor)
+        of_p = _where_moving(p_, floor, y_ / c / c)
+        of_p = of_p + _where_moving(1 - p_, floor, (1 - y_) / d / d)
+        return -(1 / c + 1 / d) * upstream, of_p * upstream
+
+    return kops.where(between, (p - y) / product, ends), gradient
+
+
+def _where_moving(p, floor, slope):
+    return kops.where(p > floor, slope, kops.zeros_like(slope))
+
+
+@kops.custom_gradient
+def _poisson_slope(y, p):
+    """Computes `1 - y / p`, clamped at the floor, as one quotient."""
+    floor = clamp_floor(p)
+    c = kops.maximum(p, floor)
+
+    def gradient(*args, upstream=None):
+        (y_, p_), upstream = _points((y, p), args, upstream)
+        c = kops.maximum(p_, floor)
+        of_p = _where_moving(p_, floor, y_ / c / c)
+        return -upstream / c, of_p * upstream
+
+    return (c - y) / c, gradient
+
+
+@kops.custom_gradient
 def binary_from_probabilities(y, p):
     """Computes `-y log(p) - (1 - y) log(1 - p)`, clamped at the floor."""
     floor = clamp_floor(p)
@@ -86,9 +128,7 @@ def binary_from_probabilities(y, p):
 
     def gradient(*args, upstream=None):
         (y_, p_), upstream = _points((y, p), args, upstream)
-        of_p = (1 - y_) / kops.maximum(1 - p_, floor) - y_ / kops.maximum(
-            p_, floor
-        )
+        of_p = _binary_slope(y_, p_)
         log_p_, log_q_ = (log_p, log_q) if p_ is p else logs(p_)
         return (log_q_ - log_p_) * upstream, of_p * upstream
 
@@ -122,6 +162,69 @@ def categorical_from_probabilities(y, p, axis):
         return -kops.sum(y * log_q, axis=axis), gradient
 
     return crossentropy(y, p)
+
+
+@kops.custom_gradient
+def poisson_terms(y, p):
+    """Computes `p - y log(p)`, clamped at the floor."""
+    floor = clamp_floor(p)
+
+    def gradient(*args, upstream=None):
+        (y_, p_), upstream = _points((y, p), args, upstream)
+        log = kops.log(kops.maximum(p_, floor))
+        return -log * upstream, _poisson_slope(y_, p_) * upstream
+
+    return p - y * kops.log(kops.maximum(p, floor)), gradient
+
+
+@kops.custom_gradient
+def squared_log_ratio(y, p):
+    """Computes `(log(1 + y) - log(1 + p))**2`, negative numbers taken as 0."""
+
+    def difference(y, p):
+        return log1p_kernel(p) - log1p_kernel(y)
+
+    def gradient(*args, upstream=None):
+        (y_, p_), upstream = _points((y, p), args, upstream)
+        y_, p_ = kops.maximum(y_, 0.0), kops.maximum(p_, 0.0)
+        # Multiplied first: the reciprocal alone may underflow.
+        slope = 2 * difference(y_, p_) * upstream
+        return -slope / (1 + y_), slope / (1 + p_)
+
+    y, p = kops.maximum(y, 0.0), kops.maximum(p, 0.0)
+    return kops.square(difference(y, p)), gradient
+
+
+def overlap_loss(y, p, alpha, beta, epsilon, axis):
+    """Computes `1 - t / (t + a)`, where `t = sum(y p)`.
+
+    `a = alpha sum(y (1 - p)) + beta sum(p (1 - y)) + epsilon`. Neither the
+    value nor the gradient subtracts what cancels, for `y`, `p` in [0, 1].
+    """
+
+    def sums(y, p):
+        both = kops.sum(y * p, axis=axis, keepdims=True)
+        missed = kops.sum(y * (1 - p), axis=axis, keepdims=True)
+        extra = kops.sum(p * (1 - y), axis=axis, keepdims=True)
+        return both, alpha * missed + beta * extra + epsilon
+
+    @kops.custom_gradient
+    def loss(y, p):
+        both, apart = sums(y, p)
+
+        def gradient(*args, upstream=None):
+            (y_, p_), upstream = _points((y, p), args, upstream)
+            t, a = (both, apart) if p_ is p else sums(y_, p_)
+            whole = t + a
+            t, a = t / whole / whole, a / whole / whole
+            of_p = t * (beta * (1 - y_) - alpha * y_) - a * y_
+            of_y = t * (alpha * (1 - p_) - beta * p_) - a * p_
+            return of_y * upstream, of_p * upstream
+
+        return apart / (both + apart), gradient
+
+    out = loss(y, p)
+    return kops.squeeze(out, axis=axis)
 
 
 def rest_sums(x, axis):

@@ -4,9 +4,9 @@ import keras
 from keras import ops as kops
 
 from stablekeras.losses.inputs import prepare, same_rank
+from stablekeras.losses.kernels import squared_log_ratio
 from stablekeras.losses.reduction import mean
 from stablekeras.losses.wrapper import LossFunctionWrapper
-from stablekeras.ops import log1p
 from stablekeras.ops.symbolic import stable
 
 __all__ = [
@@ -167,16 +167,9 @@ def mean_squared_logarithmic_error(y_true, y_pred):
     """
     y_true, y_pred, dtype = prepare(y_true, y_pred)
     y_true, y_pred = same_rank(y_true, y_pred)
-    difference = _log1p_from_zero(y_pred) - log1p(kops.maximum(y_true, 0.0))
-    return kops.cast(mean(kops.square(difference)), dtype)
-
-
-def _log1p_from_zero(x):
-    low = x < 0
-    inside = kops.where(low, kops.zeros_like(x), x)
-    # Below 0 the value stays 0 and the slope stays 1.
-    line = kops.where(low, x - kops.stop_gradient(x), kops.zeros_like(x))
-    return log1p(inside) + line
+    shape = kops.zeros_like(y_pred) + kops.zeros_like(y_true)
+    values = squared_log_ratio(y_true + shape, y_pred + shape)
+    return kops.cast(mean(values), dtype)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")

@@ -10,6 +10,7 @@ from keras import ops as kops
 
 from stablekeras.losses.checks import check_not_negative
 from stablekeras.losses.inputs import prepare, same_shape
+from stablekeras.losses.kernels import overlap_loss
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops.symbolic import stable
 
@@ -44,10 +45,10 @@ def dice(y_true, y_pred, axis=None):
     """
     y_true, y_pred, dtype = prepare(y_true, y_pred)
     same_shape(y_true, y_pred)
-    apart = kops.sum(y_true * (1 - y_pred) + y_pred * (1 - y_true), axis=axis)
-    whole = kops.sum(y_true, axis=axis) + kops.sum(y_pred, axis=axis)
-    epsilon = keras.config.epsilon()
-    return kops.cast((apart + epsilon) / (whole + epsilon), dtype)
+    # Dice is Tversky's loss with equal weights, and half the epsilon.
+    epsilon = 0.5 * keras.config.epsilon()
+    loss = overlap_loss(y_true, y_pred, 0.5, 0.5, epsilon, axis)
+    return kops.cast(loss, dtype)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
@@ -85,11 +86,9 @@ def tversky(y_true, y_pred, alpha=0.5, beta=0.5, axis=None):
     check_not_negative("beta", beta)
     y_true, y_pred, dtype = prepare(y_true, y_pred)
     same_shape(y_true, y_pred)
-    both = kops.sum(y_true * y_pred, axis=axis)
-    missed = kops.sum((1 - y_pred) * y_true, axis=axis)
-    extra = kops.sum(y_pred * (1 - y_true), axis=axis)
-    apart = alpha * missed + beta * extra + keras.config.epsilon()
-    return kops.cast(apart / (both + apart), dtype)
+    epsilon = keras.config.epsilon()
+    loss = overlap_loss(y_true, y_pred, alpha, beta, epsilon, axis)
+    return kops.cast(loss, dtype)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")

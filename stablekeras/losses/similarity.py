@@ -11,12 +11,19 @@ from stablekeras.ops.symbolic import stable
 __all__ = ["CosineSimilarity", "cosine_similarity"]
 
 
-def _unit_scaled(x, axis):
-    """Divides by the largest entry: what the cosine does not see."""
-    largest = kops.max(kops.abs(x), axis=axis, keepdims=True)
-    scale = kops.where(largest > 0, largest, kops.ones_like(largest))
-    # The cosine does not depend on the scale, so neither does its gradient.
-    return x / kops.stop_gradient(scale)
+def _scaled(x, axis):
+    """Scales the largest entry to where no square over- or underflows.
+
+    The cosine does not see it, and neither does its gradient.
+    """
+    wide = keras.backend.standardize_dtype(x.dtype) == "float64"
+    aim = 2.0**400 if wide else 2.0**40
+    m = kops.stop_gradient(kops.max(kops.abs(x), axis=axis, keepdims=True))
+    one = kops.ones_like(m)
+    large = m > 1
+    # Small vectors first: `aim / m` alone would overflow for them.
+    x = x / kops.where(kops.logical_or(large, kops.equal(m, 0)), one, m)
+    return x * (aim / kops.where(large, m, one))
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
@@ -48,7 +55,7 @@ def cosine_similarity(y_true, y_pred, axis=-1):
     check_axis(axis)
     y_true, y_pred, dtype = prepare(y_true, y_pred)
     y_true, y_pred = same_rank(y_true, y_pred)
-    y, p = _unit_scaled(y_true, axis), _unit_scaled(y_pred, axis)
+    y, p = _scaled(y_true, axis), _scaled(y_pred, axis)
     dot = kops.sum(y * p, axis=axis)
     squares = [kops.sum(kops.square(v), axis=axis) for v in (y, p)]
     zero = kops.logical_or(*(kops.equal(s, 0) for s in squares))
