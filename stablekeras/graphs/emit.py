@@ -54,19 +54,22 @@ def recording(tape):
         yield
 
 
-def copy_op(op, inputs, promote=None):
+def copy_op(op, inputs):
     """Emits an op once more in the current graph.
 
     Args:
         op: The `tf.Operation` to copy; any but calls and loops.
-        inputs: Its new inputs, of the same dtypes and compatible shapes.
-        promote: `(old, new)`: computes in dtype `new` wherever the op's
-            attributes say `old`.
+        inputs: Its new inputs, of compatible shapes. If floats come in
+            another dtype than before, the op computes in that one.
 
     Returns:
         List of the new op's outputs.
     """
     graph = tf.compat.v1.get_default_graph()
+    promote = None
+    for old, new in zip(op.inputs, inputs, strict=True):
+        if old.dtype != new.dtype and old.dtype.is_floating:
+            promote = (old.dtype, new.dtype)
     attrs = {}
     for name, value in op.node_def.attr.items():
         if name in _DROPPED:

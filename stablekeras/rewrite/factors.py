@@ -81,7 +81,16 @@ def _quotient(a, b):
         return a
     if a is None:
         return Term(tf.math.reciprocal, (b,), "1 / ({0})")
+    if getattr(b, "is_total", False):
+        # A weighted mean whose weights are all zero is zero.
+        return Term(_divide_or_zero, (a, b), "({0}) / ({1})")
     return Term(tf.divide, (a, b), "({0}) / ({1})")
+
+
+def _divide_or_zero(a, b):
+    empty = tf.equal(a, 0) & tf.equal(b, 0)
+    safe = tf.where(empty, tf.ones([], b.dtype), b)
+    return tf.where(empty, tf.zeros([], a.dtype), a / safe)
 
 
 class Factors:
@@ -439,7 +448,9 @@ class Factors:
         """Returns a real tensor as a `Linear`, opened where that helps."""
         source = self.reading.source(tensor)
         opened = self._opened(source, depth) if depth < 12 else None
-        return plain(source) if opened is None else opened
+        if opened is None:
+            return plain(self.reading.canonical(source))
+        return opened
 
     def _opened(self, tensor, depth):
         number = self.reading.scalar(tensor)
@@ -510,9 +521,9 @@ def spread(term, source):
         return Term(spread, (term,), "{0}")
 
     def spread_like(x, like):
-        if x.shape.rank == like.shape.rank and x.shape.rank is not None:
-            if 1 not in tuple(x.shape) or x.shape == like.shape:
-                return x
+        ranks = x.shape.rank == like.shape.rank and x.shape.rank is not None
+        if ranks and (1 not in tuple(x.shape) or x.shape == like.shape):
+            return x
         return tf.broadcast_to(x, tf.shape(like))
 
     return Term(spread_like, (term, raw(source)), "{0}")

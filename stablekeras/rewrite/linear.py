@@ -56,7 +56,7 @@ class Linear:
         parts = dict(self.parts)
         for key, (atom, c) in other.parts.items():
             total = parts[key][1] + factor * c if key in parts else factor * c
-            if abs(total) < 1e-12:
+            if abs(total) < 1e-9:
                 parts.pop(key, None)
             else:
                 parts[key] = (atom, total)
@@ -68,11 +68,13 @@ class Linear:
 
     def share(self, other):
         """Returns `r` if `self` holds `r * other` in all its atoms, else 0."""
-        rates = {
-            round(self.parts[k][1] / c, 9) if k in self.parts else 0.0
+        rates = [
+            self.parts[k][1] / c if k in self.parts else 0.0
             for k, (_, c) in other.parts.items()
-        }
-        return rates.pop() if len(rates) == 1 else 0.0
+        ]
+        if not rates or max(rates) - min(rates) > 1e-9:
+            return 0.0
+        return rates[0]
 
     def only(self, kind):
         """Returns the atom if the sum is just one atom of that kind."""

@@ -39,12 +39,17 @@ class Proposal:
         term: The `Term` in place of the op's first output.
         before: The formula as it was, where the graph does not tell it.
         wide: Whether to compute 16-bit inputs in float32.
+        alike: Whether it looks at its inputs where the op did.
+        shielded: Function of a need that returns the term to use where not
+            all of the result is needed.
     """
 
     code: str
     term: Term
     before: str | None = None
     wide: bool = True
+    alike: bool = False
+    shielded: Callable[[Any], Term] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

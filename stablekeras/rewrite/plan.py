@@ -5,6 +5,7 @@ there and the outputs, are emitted anew; everything else stays as it is.
 """
 
 import collections
+import dataclasses
 
 import tensorflow as tf
 
@@ -18,8 +19,10 @@ from stablekeras.graphs.emit import (
 )
 from stablekeras.graphs.location import code_line
 from stablekeras.rewrite.factors import Factors
+from stablekeras.rewrite.half import HALVES, wide_ops
+from stablekeras.rewrite.need import needs
 from stablekeras.rewrite.pattern import Rewrite
-from stablekeras.rewrite.patterns import ALL
+from stablekeras.rewrite.patterns import FORMULAS, GUARDS
 from stablekeras.rewrite.reading import Reading, is_float
 from stablekeras.rewrite.terms import leaves_of
 from stablekeras.rewrite.text import formula
@@ -27,10 +30,18 @@ from stablekeras.rewrite.text import formula
 __all__ = ["Plan", "rewrite"]
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
-_BY_OP = collections.defaultdict(list)
-for _pattern in ALL:
-    for _type in _pattern.ops:
-        _BY_OP[_type].append(_pattern)
+
+
+def _by_op(patterns):
+    found = collections.defaultdict(list)
+    for pattern in patterns:
+        for kind in pattern.ops:
+            found[kind].append(pattern)
+    return found
+
+
+_FORMULAS = _by_op(FORMULAS)
+_GUARDS = _by_op(GUARDS)
 
 
 def rewrite(outputs, is_own, arguments=()):
@@ -46,7 +57,7 @@ def rewrite(outputs, is_own, arguments=()):
         returned as it is.
     """
     plan = Plan(outputs, is_own, arguments)
-    if not plan.proposals and not plan.inner:
+    if not plan.proposals and not plan.inner and not plan.sums:
         return list(outputs), []
     return plan.emit(), plan.rewrites
 
@@ -106,10 +117,53 @@ class Plan:
                 if self._has_inner(op):
                     self.inner.add(op)
             elif op.outputs and is_float(op.outputs[0]):
-                self._propose(op)
+                self._propose(op, _FORMULAS)
+        # What a formula needs no more is not guarded.
+        order = self._order()
+        self.needs = needs(
+            self.outputs, order, self._stand_in_reads, self.reading
+        )
+        for op in order:
+            proposal = self.proposals.get(op)
+            need = self.needs.get(id(op.outputs[0])) if op.outputs else None
+            if proposal and proposal.shielded and need and all(need):
+                self.proposals[op] = dataclasses.replace(
+                    proposal, term=proposal.shielded(need)
+                )
+            if op.outputs and is_float(op.outputs[0]):
+                if op not in self.proposals and op not in self.inner:
+                    self._propose(op, _GUARDS)
 
-    def _propose(self, op):
-        for pattern in _BY_OP.get(op.type, ()):
+        self.wide, sums = wide_ops(order, self.proposals)
+        self.sums = set(sums)
+
+    def _stand_in_reads(self, op):
+        proposal = self.proposals.get(op)
+        if proposal is None or proposal.alike:
+            return None
+        return list(leaves_of(proposal.term))
+
+    def _order(self):
+        """Returns the ops that the outputs still need, producers first."""
+        order, done = [], set()
+        pending = [(t, False) for t in self.outputs]
+        while pending:
+            tensor, ready = pending.pop()
+            if ready:
+                if tensor.op not in done and id(tensor) not in (
+                    self.reading.aliases
+                ):
+                    done.add(tensor.op)
+                    order.append(tensor.op)
+                continue
+            if tensor.op in done or tensor.op not in self.cone:
+                continue
+            pending.append((tensor, True))
+            pending += [(t, False) for t in self._behind(tensor)]
+        return order
+
+    def _propose(self, op, by_op):
+        for pattern in by_op.get(op.type, ()):
             proposal = pattern.rule(self, op)
             if proposal is not None:
                 self.proposals[op] = proposal
@@ -150,7 +204,7 @@ class Plan:
             return False
         for graph in graphs:
             plan = Plan(graph.outputs, lambda op: True, dry=True)
-            if plan.proposals or plan.inner:
+            if plan.proposals or plan.inner or plan.sums:
                 return True
         return False
 
@@ -172,7 +226,7 @@ class Plan:
         Returns:
             List of tensors.
         """
-        self.new, self.memo = {}, {}
+        self.new, self.widened, self.memo = {}, {}, {}
         self.kept = []
         done = set()
         for output in self.outputs:
@@ -194,7 +248,22 @@ class Plan:
         return [self._get(t) for t in self.outputs]
 
     def _get(self, tensor):
-        return self.new.get(id(tensor), tensor)
+        key = id(tensor)
+        if key not in self.new and key in self.widened:
+            self._set(tensor, tf.cast(self.widened[key], tensor.dtype))
+        return self.new.get(key, tensor)
+
+    def _get_wide(self, tensor):
+        if id(tensor) in self.widened:
+            return self.widened[id(tensor)]
+        value = self._get(tensor)
+        if value.dtype in HALVES:
+            value = tf.cast(value, tf.float32)
+        return value
+
+    def _set_wide(self, old, new):
+        self.kept.append(old)
+        self.widened[id(old)] = new
 
     def _set(self, old, new):
         self.kept.append(old)
@@ -202,10 +271,12 @@ class Plan:
 
     def _emit(self, tensor):
         op = tensor.op
-        if id(tensor) in self.new:
+        if id(tensor) in self.new or id(tensor) in self.widened:
             return
         alias = self.reading.aliases.get(id(tensor))
         if alias is not None:
+            if id(alias) in self.widened:
+                self._set_wide(tensor, self.widened[id(alias)])
             if self._get(alias) is not alias:
                 self._set(tensor, self._get(alias))
             return
@@ -213,6 +284,12 @@ class Plan:
             self._replace(op)
             return
         if op not in self.cone:
+            return
+        if op in self.wide:
+            outputs = copy_op(op, [self._get_wide(t) for t in op.inputs])
+            self._set_wide(op.outputs[0], outputs[0])
+            if op in self.sums:
+                self._note(op, "SK314", formula(tensor, (), self.reading))
             return
         inputs = [self._get(t) for t in op.inputs]
         changed = any(
@@ -238,8 +315,13 @@ class Plan:
                 t.dtype == tf.float64 for t in (out, *leaves) if is_float(t)
             )
             work = tf.float64 if double else tf.float32
-        memo = self.memo.setdefault(work, {})
-        value = proposal.term.emit(self._get, work, memo)
+        get = self._get
+        if op in self.wide or (work == tf.float32 and proposal.wide):
+            get, work = self._get_wide, tf.float32
+        memo = self.memo.setdefault((work, get == self._get_wide), {})
+        value = proposal.term.emit(get, work, memo)
+        if op in self.wide and value.dtype == tf.float32:
+            self._set_wide(out, value)
         if value.dtype != out.dtype:
             value = tf.cast(value, out.dtype)
         if not value.shape.is_compatible_with(out.shape):
@@ -248,16 +330,15 @@ class Plan:
             tf.ensure_shape(value, out.shape) if _vaguer(value, out) else value
         )
         self._set(out, value)
-        origin = self.origins.get(op, op)
-        self.rewrites.append(
-            Rewrite(
-                proposal.code,
-                code_line(origin),
-                proposal.before
-                or formula(out, {id(t) for t in leaves}, self.reading),
-                str(proposal.term),
-            )
+        before = proposal.before or formula(
+            out, {id(t) for t in leaves}, self.reading
         )
+        self._note(op, proposal.code, before, str(proposal.term))
+
+    def _note(self, op, code, before, after=None):
+        after = after or f"{before} in float32"
+        origin = self.origins.get(op, op)
+        self.rewrites.append(Rewrite(code, code_line(origin), before, after))
 
     def _rebuild(self, op, inputs):
         found = []

@@ -45,6 +45,8 @@ class Reading:
         self._constants = {}
         self._captures = {}
         self.aliases = {}
+        self._keys = {}
+        self._first = {}
 
     def source(self, tensor):
         """Returns the tensor behind identities, float casts and captures."""
@@ -147,8 +149,37 @@ class Reading:
         return found
 
     def same(self, a, b):
-        """Returns whether two tensors are one."""
-        return self.source(a) is self.source(b)
+        """Returns whether two tensors are computed alike from the same."""
+        return self.canonical(a) is self.canonical(b)
+
+    def canonical(self, tensor):
+        """Returns the first tensor seen that is computed as this one is."""
+        source = self.source(tensor)
+        return self._first.setdefault(self._key(source, 0), source)
+
+    def _key(self, tensor, depth):
+        tensor = self.source(tensor)
+        if id(tensor) not in self._keys:
+            op = getattr(tensor, "op", None)
+            key = id(tensor)
+            if (
+                op is not None
+                and depth < 30
+                and not op.op_def.is_stateful
+                and op.type not in ("Placeholder", "Split", "Unpack")
+                and len(op.outputs) == 1
+                and not any(
+                    a.func.name or a.list.func
+                    for a in op.node_def.attr.values()
+                )
+            ):
+                inputs = tuple(self._key(t, depth + 1) for t in op.inputs)
+                key = (op.type, inputs, _attributes(op))
+                # Short keys keep the comparison of deep formulas cheap.
+                key = self._first.setdefault(("key", key), len(self._first))
+                key = ("formula", key)
+            self._keys[id(tensor)] = (key, tensor)
+        return self._keys[id(tensor)][0]
 
     def shift(self, tensor):
         """Returns `(x, m, axes)` of `x - max(x, axes)`, or `None`."""
@@ -189,6 +220,14 @@ class Reading:
         if rank is None:
             return tuple(sorted(found)) if min(found, default=0) >= 0 else None
         return tuple(sorted(a % rank for a in found))
+
+
+def _attributes(op):
+    return tuple(
+        (name, value.SerializeToString(deterministic=True))
+        for name, value in sorted(op.node_def.attr.items())
+        if not name.startswith("_")
+    )
 
 
 def _hull(*found):

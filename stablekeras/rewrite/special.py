@@ -4,7 +4,18 @@ import math
 
 import tensorflow as tf
 
-__all__ = ["log_erfc", "log_one_minus_softmax"]
+__all__ = ["exp_where", "log_erfc", "log_one_minus_softmax"]
+
+
+def exp_where(weight, x):
+    """Computes `exp(x)` to be multiplied by `weight`.
+
+    A product of weight zero takes no part, however large it is; the weight
+    itself still sees a derivative wherever that is finite.
+    """
+    overflows = tf.math.is_inf(tf.exp(x)) & (x > 0)
+    left_out = tf.equal(weight, 0) & overflows
+    return tf.exp(tf.where(left_out, tf.zeros([], x.dtype), x))
 
 
 def log_erfc(x):

@@ -20,6 +20,7 @@ class Term:
         self.function = function
         self.args = tuple(args)
         self.text = text
+        self.is_total = False
 
     def emit(self, get, work, memo):
         """Emits the formula in the current graph.
@@ -47,6 +48,7 @@ class Leaf(Term):
         self.cast = cast
 
     def emit(self, get, work, memo):
+        """Emits nothing: returns what stands for the tensor."""
         value = get(self.tensor)
         if self.cast and value.dtype != work:
             value = tf.cast(value, work)
@@ -64,6 +66,7 @@ class Number(Term):
         self.value = float(value)
 
     def emit(self, get, work, memo):
+        """Emits the constant."""
         return tf.constant(self.value, work)
 
     def __str__(self):
@@ -84,9 +87,7 @@ def moved(op, term, place=0, output=0):
     def move(value, *rest):
         rest = list(rest)
         rest.insert(place, value)
-        dtype = op.inputs[place].dtype
-        promote = (dtype, value.dtype) if dtype != value.dtype else None
-        return copy_op(op, rest, promote)[output]
+        return copy_op(op, rest)[output]
 
     return Term(move, [term, *others], f"{op.type.lower()}({{0}})")
 

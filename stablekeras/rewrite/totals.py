@@ -19,6 +19,7 @@ from stablekeras.rewrite.linear import (
     log_sigmoid,
     log_sum,
 )
+from stablekeras.rewrite.special import exp_where
 from stablekeras.rewrite.terms import Leaf, Number, Term, moved, raw
 
 __all__ = ["complement", "matrix_product", "total", "total_along"]
@@ -251,7 +252,7 @@ def _weighted(weighed, guarded):
         return tf.add_n(
             _same_shape(
                 [
-                    w * _exp_where(w, x - m)
+                    w * exp_where(w, x - m)
                     for w, x in zip(args[::2], args[1::2], strict=True)
                 ]
             )
@@ -270,13 +271,6 @@ def _same_shape(tensors):
     for tensor in tensors[1:]:
         like = tf.zeros_like(like) + tf.zeros_like(tensor)
     return [t if t.shape == like.shape else t + like for t in tensors]
-
-
-def _exp_where(weight, x):
-    # A summand of weight zero takes no part, however large it is; the weight
-    # itself still sees a derivative wherever that is finite.
-    left_out = tf.logical_and(tf.equal(weight, 0), x > 0)
-    return tf.exp(tf.where(left_out, tf.zeros_like(x), x))
 
 
 def _usable(peak):
@@ -319,11 +313,12 @@ def total_along(factors, op, kind):
     top = Term(peak, (base.weight, log), "max({1})")
     weight = Term(
         lambda w, x, m: tf.reduce_sum(
-            w * _exp_where(w, x - m), axes, keepdims=keep
+            w * exp_where(w, x - m), axes, keepdims=keep
         ),
         (base.weight, log, top),
         "sum(({0}) * exp({1} - max))",
     )
+    weight.is_total = True
     shift = top
     if not keep:
         shift = Term(lambda m: tf.squeeze(m, axes), (top,), "{0}")
@@ -364,7 +359,7 @@ def matrix_product(factors, op):
             if factor.log:
                 return None
             args.append(Leaf(source))
-            slots.append("{%d}" % (len(args) - 1))
+            slots.append(f"{{{len(args) - 1}}}")
             continue
         term = spread(inner.term(), source)
         top = Term(
@@ -375,7 +370,7 @@ def matrix_product(factors, op):
         args.append(
             Term(lambda x, m: tf.exp(x - m), (term, top), "exp({0} - max)")
         )
-        slots.append("{%d}" % (len(args) - 1))
+        slots.append(f"{{{len(args) - 1}}}")
         log = log.plus(_shift(top).linear())
     weight = Term(tf.matmul, args, f"{slots[0]} @ {slots[1]}")
     return Factor(weight, log)

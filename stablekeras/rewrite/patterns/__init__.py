@@ -1,7 +1,13 @@
-"""The formulas that are rewritten, one family a file."""
+"""The formulas that are rewritten, one family a file.
 
-from stablekeras.rewrite.patterns import logs, ratios
+`FORMULAS` are looked for first: they replace a formula by another. `GUARDS`
+keep what is left away from where it fails.
+"""
 
-__all__ = ["ALL"]
+from stablekeras.rewrite.patterns import logs, masks, ratios, roots, traps
 
-ALL = (*logs.PATTERNS, *ratios.PATTERNS)
+__all__ = ["ALL", "FORMULAS", "GUARDS"]
+
+FORMULAS = (*logs.PATTERNS, *ratios.PATTERNS, *masks.PATTERNS)
+GUARDS = (*traps.PATTERNS, *roots.PATTERNS)
+ALL = (*FORMULAS, *GUARDS)

@@ -7,21 +7,34 @@ import tensorflow as tf
 from stablekeras import ops as sk
 from stablekeras.rewrite.pattern import Pattern, Proposal
 from stablekeras.rewrite.patterns.exact import is_benign
+from stablekeras.rewrite.shield import shield
+from stablekeras.rewrite.special import exp_where
 from stablekeras.rewrite.terms import Leaf, Term
 from stablekeras.rewrite.totals import complement
 
 __all__ = ["PATTERNS", "value_term"]
 
 
-def value_term(factor):
-    """Returns the term of `weight * exp(log)`, under its name if it has one."""
-    value = _exp_term(factor.log)
+def value_term(factor, need=None):
+    """Returns the term of `weight * exp(log)`, under its name if it has one.
+
+    Args:
+        factor: The `Factor`.
+        need: Where the value is needed; by default everywhere.
+    """
+    value = _exp_term(factor.log, need)
     if factor.weight is None:
         return value
+    if value.function is tf.exp:
+        return Term(
+            lambda w, x: w * exp_where(w, x),
+            (factor.weight, value.args[0]),
+            "({0}) * exp({1})",
+        )
     return Term(tf.multiply, (factor.weight, value), "({0}) * {1}")
 
 
-def _exp_term(log):
+def _exp_term(log, need):
     atom = log.only("log_sigmoid")
     if atom is not None:
         return Term(sk.sigmoid, (atom.arg.term(),), "sigmoid({0})")
@@ -39,13 +52,16 @@ def _exp_term(log):
     pieces, const = log.folded()
     if const == 0.0 and len(pieces) == 1:
         ((c, atom),) = pieces
-        if c == -1.0 and atom.kind == "log_sigmoid":
+        if c == -1.0 and atom.kind == "log_sigmoid" and need is None:
             return Term(
                 lambda u: 1.0 + tf.exp(u),
                 (atom.arg.times(-1.0).term(),),
                 "1 + exp({0})",
             )
-    return Term(tf.exp, (log.term(),), "exp({0})")
+    exponent = log.term()
+    if need is not None:
+        exponent = shield(need, exponent, 0.0, _overflows)
+    return Term(tf.exp, (exponent,), "exp({0})")
 
 
 def _code(factor, op):
@@ -64,7 +80,11 @@ def _ratio(context, op):
     factor = context.factors.of(op.outputs[0])
     if not factor.log or factor.guarded or not _is_hazard(context, op):
         return None
-    return Proposal(_code(factor, op), value_term(factor))
+    return Proposal(
+        _code(factor, op),
+        value_term(factor),
+        shielded=lambda need: value_term(factor, need),
+    )
 
 
 def _is_hazard(context, op):
@@ -121,10 +141,20 @@ def _difference(context, op):
 
 
 def _expm1(inner, negative):
-    term = Term(sk.expm1, (Leaf(inner.inputs[0]),), "expm1({0})")
-    if negative:
-        term = Term(tf.negative, (term,), "-{0}")
-    return Proposal("SK103", term)
+    def term(x):
+        value = Term(sk.expm1, (x,), "expm1({0})")
+        return Term(tf.negative, (value,), "-{0}") if negative else value
+
+    x = Leaf(inner.inputs[0])
+    return Proposal(
+        "SK103",
+        term(x),
+        shielded=lambda need: term(shield(need, x, 0.0, _overflows)),
+    )
+
+
+def _overflows(x):
+    return tf.math.is_inf(tf.exp(x)) & (x > 0)
 
 
 PATTERNS = (
