@@ -25,7 +25,7 @@ def forward_node(execution, node, output=0):
     if not traced.ran_backward(node):
         return None
     op = traced.forward_of.get(node.op)
-    same = [n for n in execution.nodes if n.op is op] if op is not None else []
+    same = execution.turns(op) if op is not None else []
     if not same:
         found = _NAMED.search(node.op.name)
         if found is None:
@@ -33,8 +33,8 @@ def forward_node(execution, node, output=0):
         name = found.group(1)
         same = [
             n
-            for n in execution.nodes[: node.number]
-            if n.op.name == name and not traced.ran_backward(n)
+            for n in execution.turns(name)
+            if n.number < node.number and not traced.ran_backward(n)
         ]
     fed = {number for number, _ in node.inputs}
     for candidate in same:

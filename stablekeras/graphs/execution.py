@@ -1,6 +1,8 @@
 """The record of one run: every op that ran, and what it gave."""
 
 import dataclasses
+import functools
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -111,6 +113,30 @@ class Execution:
         """Returns the `Measured` of a reference."""
         number, output = ref
         return self.nodes[number].outputs[output]
+
+    @functools.cached_property
+    def _users(self):
+        found = defaultdict(list)
+        for node in self.nodes:
+            for ref in dict.fromkeys(node.inputs):
+                found[ref].append(node)
+        return found
+
+    @functools.cached_property
+    def _by_op(self):
+        found = defaultdict(list)
+        for node in self.nodes:
+            found[node.op].append(node)
+            found[node.op.name].append(node)
+        return found
+
+    def users(self, ref):
+        """Returns the nodes that read a tensor, in order."""
+        return self._users.get(ref, [])
+
+    def turns(self, op):
+        """Returns the nodes of an op, one a turn, by itself or its name."""
+        return self._by_op.get(op, [])
 
     def refs_of_results(self):
         """Returns the references of what the function returned."""

@@ -1,12 +1,21 @@
 """Where an op came from: the layer that made it, the user's code line."""
 
+import linecache
 import os
 import sysconfig
 
 import keras
 import tensorflow as tf
 
-__all__ = ["code_line", "layer_path", "source_line", "user_frames"]
+from stablekeras.graphs.derivative import forward_node
+
+__all__ = [
+    "badness_of",
+    "code_line",
+    "layer_path",
+    "source_line",
+    "user_frames",
+]
 
 
 def _home(module):
@@ -75,8 +84,6 @@ def code_line(op):
 
 def source_line(op):
     """Returns the text of the user's line that made an op, or `""`."""
-    import linecache
-
     for filename, line in user_frames(op)[:1]:
         return linecache.getline(filename, line).strip()
     return ""
@@ -98,6 +105,33 @@ def layer_path(traced, node):
         if path is not None:
             return path
     return None
+
+
+def badness_of(execution):
+    """Counts what is not finite, by layer and direction.
+
+    Args:
+        execution: An `Execution`.
+
+    Returns:
+        Tuple of `(layer, phase, bad, size)` in the order of the step; what
+        is outside layers counts as `"loss"`.
+    """
+    traced = execution.traced
+    counts: dict[tuple[str, str], list[int]] = {}
+    for node in execution.nodes:
+        stats = [out.stats for out in node.outputs if out.stats is not None]
+        if not stats or node.number in execution.sources:
+            continue
+        phase = "backward" if traced.ran_backward(node) else "forward"
+        owner = node
+        if phase == "backward":
+            owner = forward_node(execution, node) or node
+        layer = layer_path(traced, owner) or "loss"
+        count = counts.setdefault((layer, phase), [0, 0])
+        count[0] += sum(s.size - s.finite for s in stats)
+        count[1] += sum(s.size for s in stats)
+    return tuple((*key, *count) for key, count in counts.items())
 
 
 def _span(traced, op):

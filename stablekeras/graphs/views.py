@@ -53,11 +53,7 @@ class NodeView:
         proto = self.node.op.node_def.attr["value"].tensor
         return np.asarray(tf.make_ndarray(proto))
 
-    @functools.cached_property
+    @property
     def users(self):
         """Nodes that read it."""
-        return [
-            node
-            for node in self.execution.nodes[self.ref[0] :]
-            if self.ref in node.inputs
-        ]
+        return self.execution.users(self.ref)

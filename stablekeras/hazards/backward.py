@@ -45,8 +45,8 @@ def _below_select(site):
         if ref in seen:
             continue
         seen.add(ref)
-        for node in site.execution.nodes[ref[0] + 1 :]:
-            if ref not in node.inputs or site.traced.ran_backward(node):
+        for node in site.execution.users(ref):
+            if site.traced.ran_backward(node):
                 continue
             if node.type in ("Select", "SelectV2"):
                 place = node.inputs.index(ref)
@@ -160,8 +160,8 @@ def _mask_user(site):
         if ref in seen or not left:
             continue
         seen.add(ref)
-        for node in site.execution.nodes[ref[0] + 1 :]:
-            if ref not in node.inputs or site.traced.ran_backward(node):
+        for node in site.execution.users(ref):
+            if site.traced.ran_backward(node):
                 continue
             if node.type == "Mul":
                 for other in node.inputs:

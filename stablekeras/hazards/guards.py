@@ -145,10 +145,9 @@ def _dropped_guards(site):
             break
     return [
         node
-        for node in site.execution.nodes
-        if node.type in (*GUARDS, *ADD)
-        and any(ref in near for ref in node.inputs)
-        and not _has_users(site, node, 4)
+        for ref in sorted(near)
+        for node in site.execution.users(ref)
+        if node.type in (*GUARDS, *ADD) and not _has_users(site, node, 4)
     ]
 
 
@@ -156,12 +155,10 @@ def _has_users(site, node, depth):
     """Whether a result is read by anything but another unread guard."""
     if node.frame != site.node.frame:
         return True
-    for user in site.execution.nodes[node.number + 1 :]:
-        if any(n == node.number for n, _ in user.inputs) and (
-            user.type not in GUARDS
-            or depth == 0
-            or _has_users(site, user, depth - 1)
-        ):
+    for user in site.execution.users((node.number, 0)):
+        if user.type not in GUARDS or not depth:
+            return True
+        if _has_users(site, user, depth - 1):
             return True
     return any(
         ref is not None and ref[0] == node.number

@@ -2,7 +2,10 @@
 
 import numpy as np
 
-from stablekeras.graphs.match import LOOKED_THROUGH, anything, look_through, op
+from stablekeras.graphs.location import layer_path
+from stablekeras.graphs.match import anything, look_through, op
+from stablekeras.graphs.views import NodeView
+from stablekeras.hazards.downstream import readers
 from stablekeras.hazards.formulas import (
     ADD,
     NEAR,
@@ -38,8 +41,6 @@ def _logits(site, found):
 
 
 def _layer(site, view):
-    from stablekeras.graphs.location import layer_path
-
     path = layer_path(site.traced, look_through(view).node)
     return f'the input of it (from layer "{path}")' if path else "its input"
 
@@ -86,20 +87,6 @@ def _no_zero_factor(site, found):
     return bool(np.all(site.value(factors) != 0))
 
 
-def _users(site):
-    return [
-        node
-        for node in site.execution.nodes
-        if any(ref == site.view.ref for ref in node.inputs)
-        or any(
-            ref[1] is not None
-            and site.execution.nodes[ref[0]].type in LOOKED_THROUGH
-            and site.view.ref in site.execution.nodes[ref[0]].inputs
-            for ref in node.inputs
-        )
-    ]
-
-
 def _times_itself(site, found):
     """Whether the log of x (or of x/y) is multiplied by x."""
     if not log_of_zero(site):
@@ -108,20 +95,14 @@ def _times_itself(site, found):
     own = {argument.key}
     if argument.type in ("RealDiv", "Div", "Add", "AddV2", "Maximum"):
         own |= {look_through(v).key for v in argument.inputs}
-    for user in _users(site):
+    for user in readers(site, site.view):
         sides = [user]
         if user.type in ("Sub", *ADD, "Neg"):
             # p * (log p - log q)
-            sides += [
-                other
-                for other in site.execution.nodes
-                if (user.number, 0) in other.inputs
-            ]
+            sides += site.execution.users((user.number, 0))
         for side in sides:
             if side.type not in ("Mul", "MulNoNan"):
                 continue
-            from stablekeras.graphs.views import NodeView
-
             for ref in side.inputs:
                 if look_through(NodeView(site.execution, ref)).key in own:
                     return True

@@ -6,7 +6,7 @@ from stablekeras.graphs.match import (
     constant,
     look_through,
 )
-from stablekeras.graphs.views import NodeView
+from stablekeras.hazards.downstream import readers, view_of
 from stablekeras.hazards.formulas import ADD, DIVIDE, SOFTMAX
 from stablekeras.hazards.hazard import Hazard
 from stablekeras.hazards.site import figure
@@ -24,25 +24,6 @@ _GREATEST = {
 
 def _top(site):
     return _GREATEST.get(site.dtype, 3.4028235e38)
-
-
-def _users(site, view, depth=4):
-    """Types of the ops that read a tensor, looking through moves."""
-    from stablekeras.graphs.match import LOOKED_THROUGH
-
-    found, pending = [], [(view.ref, depth)]
-    while pending:
-        ref, left = pending.pop()
-        for node in site.execution.nodes[ref[0] + 1 :]:
-            if ref in node.inputs:
-                if node.type in LOOKED_THROUGH and left:
-                    pending.append(((node.number, 0), left - 1))
-                found.append(node)
-    return [n for n in found if not site.traced.ran_backward(n)]
-
-
-def _view(site, node):
-    return NodeView(site.execution, (node.number, 0))
 
 
 def _large(site, found):
@@ -64,12 +45,14 @@ def _feeds(types, *, inside=()):
     def test(site, found):
         if not _large(site, found):
             return False
-        for user in _users(site, site.view):
+        for user in readers(site, site.view):
             if user.type not in types:
                 continue
             if not inside:
                 return True
-            if any(u.type in inside for u in _users(site, _view(site, user))):
+            if any(
+                u.type in inside for u in readers(site, view_of(site, user))
+            ):
                 return True
         return False
 
@@ -79,14 +62,14 @@ def _feeds(types, *, inside=()):
 def _adds_one(site, node):
 
     return any(
-        constant(1.0).match(v) is not None for v in _view(site, node).inputs
+        constant(1.0).match(v) is not None for v in view_of(site, node).inputs
     )
 
 
 def _softplus(site, found):
-    for user in _users(site, site.view):
+    for user in readers(site, site.view):
         if user.type in ADD and _adds_one(site, user):
-            after = _users(site, _view(site, user))
+            after = readers(site, view_of(site, user))
             if any(u.type == "Log" for u in after):
                 return True
         if user.type == "Log1p":
@@ -95,18 +78,18 @@ def _softplus(site, found):
 
 
 def _sigmoid(site, found):
-    for user in _users(site, site.view):
+    for user in readers(site, site.view):
         if user.type in ADD and _adds_one(site, user):
-            after = _users(site, _view(site, user))
+            after = readers(site, view_of(site, user))
             if any(u.type in (*DIVIDE, "Reciprocal", "Inv") for u in after):
                 return True
     return False
 
 
 def _softmax(site, found):
-    users = _users(site, site.view)
+    users = readers(site, site.view)
     if any(
-        u.type in DIVIDE and SOFTMAX.match(_view(site, u)) is not None
+        u.type in DIVIDE and SOFTMAX.match(view_of(site, u)) is not None
         for u in users
     ):
         return True
@@ -116,19 +99,19 @@ def _softmax(site, found):
     return any(
         u.type in (*DIVIDE, "Reciprocal")
         for s in sums
-        for u in _users(site, _view(site, s))
+        for u in readers(site, view_of(site, s))
     )
 
 
 def _logsumexp(site, found):
     sums = [
         u
-        for u in _users(site, site.view)
+        for u in readers(site, site.view)
         if u.type in ("Sum", "Mean", "Log", *ADD)
     ]
     return any(
         s.type == "Log"
-        or any(u.type == "Log" for u in _users(site, _view(site, s)))
+        or any(u.type == "Log" for u in readers(site, view_of(site, s)))
         for s in sums
     )
 
@@ -148,10 +131,10 @@ def _ratio(site, found):
 
 def _rate(site, found):
     """Whether the loss is exp(z) - y * z."""
-    for user in _users(site, site.view):
+    for user in readers(site, site.view):
         if user.type != "Sub":
             continue
-        inputs = [look_through(v) for v in _view(site, user).inputs]
+        inputs = [look_through(v) for v in view_of(site, user).inputs]
         if any(v.type == "Mul" for v in inputs):
             return True
     return False

@@ -181,6 +181,18 @@ class Trace:
         return tuple(self.execution.tensors())
 
     @property
+    def badness(self) -> tuple[tuple[str, str, int, int], ...]:
+        """`(layer, phase, bad, size)`, in the order of the step.
+
+        Entries that are not finite, of all entries that the layer's ops gave
+        in the forward or the backward pass; ops outside layers count as
+        `"loss"`.
+        """
+        from stablekeras.graphs.location import badness_of
+
+        return badness_of(self.execution)
+
+    @property
     def reproduced(self) -> bool:
         """Whether anything that a step hands on was not finite."""
         refs = (*self.losses, *self.gradients, *self.outputs)
