@@ -293,7 +293,9 @@ class NaNWatch(keras.callbacks.Callback):
         """Returns the logs of a call in which no step was committed."""
         if self._good_logs is not None:
             return self._good_logs
-        return self.model.get_metrics_result()
+        with contextlib.suppress(ValueError):  # Metrics may be unbuilt.
+            return self.model.get_metrics_result()
+        return {}
 
     def trip(self, trip):
         """Told of a refused step; returns whether to go on or leave."""

@@ -19,6 +19,7 @@ from stablekeras.graphs import resources
 from stablekeras.graphs.apply_calls import ApplyLog, find_optimizers, loss_scale
 from stablekeras.graphs.sums import half_square, presence, values
 from stablekeras.graphs.train_function import COLUMNS, is_distributed
+from stablekeras.graphs.xla import settled
 
 __all__ = [
     "GRADIENT",
@@ -209,7 +210,7 @@ class Transaction:
     def _state_total(self, written, kind=STATE | UPDATE):
         kinds = self._must_be_finite()
         parts = [
-            presence(resources.read(v))
+            presence(settled(resources.read(v)))
             for v in written
             if v.dtype.is_floating and kinds.get(id(v.handle), 0) & kind
         ]
@@ -424,4 +425,8 @@ def _tf_variables(transaction):
         value = getattr(v, "value", v)
         value = value if isinstance(value, tf.Variable) else v
         found[id(value)] = value
+    for owner in [model, *getattr(model, "layers", ())]:
+        for value in vars(owner).values():  # Those Keras does not track.
+            if isinstance(value, tf.Variable):
+                found[id(value)] = value
     return list(found.values())
