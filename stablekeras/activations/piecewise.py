@@ -153,8 +153,6 @@ def hard_tanh(x):
     >>> [round(float(v), 4) for v in activations.hard_tanh([-3.0, 0.5, 9.0])]
     [-1.0, 0.5, 1.0]
     """
-    if _integer(x):
-        return keras.activations.hard_tanh(x)
     return answered(lambda x: _three(x, -1, 1, -1.0, x, 1.0), x)
 
 
@@ -180,8 +178,6 @@ def hard_shrink(x, threshold=0.5):
     ... ]
     [-3.0, 0.0, 1.0]
     """
-    if _integer(x):
-        return keras.activations.hard_shrink(x, threshold)
     return answered(lambda x: kops.where(kops.abs(x) <= threshold, 0.0, x), x)
 
 

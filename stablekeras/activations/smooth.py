@@ -50,7 +50,7 @@ def _remember_logits(output, logits):
 
 
 def _negative_part(x):
-    return kops.where(x < 0, x, 0.0)
+    return kops.where(x > 0, 0.0, x)
 
 
 def _elu_kernel(scale, alpha, width):

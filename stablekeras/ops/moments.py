@@ -3,7 +3,7 @@
 from keras import ops as kops
 
 from stablekeras.ops.gradient import with_pullback
-from stablekeras.ops.norms import scale_of
+from stablekeras.ops.norms import safe_scale_of
 from stablekeras.ops.powers import sqrt_kernel
 from stablekeras.ops.precision import to_compute
 from stablekeras.ops.symbolic import stable
@@ -13,7 +13,7 @@ __all__ = ["std", "var"]
 
 def _centred(x, axis):
     """Return the scale, the scaled distances from the mean, their number."""
-    m = scale_of(x, axis)
+    m = safe_scale_of(x, axis)
     y = x / m
     d = y - kops.mean(y, axis=axis, keepdims=True)
     # What the rounding of the mean left over.

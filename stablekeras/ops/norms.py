@@ -25,6 +25,7 @@ __all__ = [
     "length_kernel",
     "norm",
     "normalize",
+    "safe_scale_of",
     "scale_of",
 ]
 
@@ -36,9 +37,20 @@ def scale_of(x, axis):
     return kops.stop_gradient(kops.where(usable, m, 1.0))
 
 
+def safe_scale_of(x, axis):
+    """Return `scale_of`, but 1 where squares of the entries are harmless.
+
+    Dividing by 1 is exact.
+    """
+    m = scale_of(x, axis)
+    eps = finfo(x.dtype).eps
+    harmless = kops.logical_and(m > eps, m < 1 / eps)
+    return kops.where(harmless, 1.0, m)
+
+
 def _unit(x, axis):
     """Return the direction of vectors, and their scale and scaled length."""
-    m = scale_of(x, axis)
+    m = safe_scale_of(x, axis)
     y = x / m
     n = sqrt_kernel(kops.sum(kops.square(y), axis=axis, keepdims=True))
     # Not `y / n`: XLA would divide by m * n, which may be infinite.
@@ -168,7 +180,7 @@ def normalize(x, axis=-1, order=2, epsilon=None):
     [0.6, 0.8]
     """
     dtype, (x,) = to_compute(x)
-    m = scale_of(x, axis)
+    m = safe_scale_of(x, axis)
     y = x / m
     if _euclidean(order, axis)[0]:
         n = length_kernel(y, axis)
@@ -220,7 +232,7 @@ def global_norm(tensors):
 def _joint(xs):
     """Return the common scale of several vectors and their scaled length."""
     peaks = [kops.max(kops.abs(x), initial=0) for x in xs]
-    m = kops.reshape(scale_of(kops.stack(peaks), axis=None), ())
+    m = kops.reshape(safe_scale_of(kops.stack(peaks), axis=None), ())
     squares = [kops.sum(kops.square(x / m)) for x in xs]
     return m, sqrt_kernel(sum(squares))
 

@@ -137,7 +137,7 @@ def questions(entry, count=30, seed=0, dtypes=None):
     return asked
 
 
-def measure(entry, asked, mode, function=None):
+def measure(entry, asked, mode, function=None, second=True):
     """Asks `function` (the entry's own by default) all questions.
 
     Returns:
@@ -150,7 +150,7 @@ def measure(entry, asked, mode, function=None):
     ]
     weights = np.asarray(weights_of(entry))
     weights = weights if entry.outputs > 1 else weights[0]
-    answers = derivatives(function, inputs, weights, mode)
+    answers = derivatives(function, inputs, weights, mode, second)
     figures = {}
     for (dtype, (rows, truths)), answer in zip(
         asked.items(), answers, strict=True

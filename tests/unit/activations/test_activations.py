@@ -1,0 +1,169 @@
+"""Every activation: signature, limits, NaN, and what Keras' own gets wrong."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+
+from stablekeras import activations
+from tests.unit.ops.calculus import INF, NAN, slope, value
+
+NAMES = [
+    n
+    for n in activations.__all__
+    if n not in ("get", "serialize", "deserialize")
+]
+# Called with these where the function has parameters without default.
+ARGUMENTS = {"threshold": (0.5, 0.0)}
+ELEMENTWISE = [
+    n
+    for n in NAMES
+    if n not in ("softmax", "log_softmax", "sparsemax", "glu", "linear")
+]
+
+
+def _function(name):
+    function = getattr(activations, name)
+    return lambda x: function(x, *ARGUMENTS.get(name, ()))
+
+
+def test_every_name_of_keras_is_there():
+    """The module can be swapped whole."""
+    theirs = {n for n in dir(keras.activations) if not n.startswith("_")}
+    assert theirs - set(activations.__all__) == set()
+
+
+@pytest.mark.parametrize("name", activations.__all__)
+def test_signature_is_that_of_keras(name):
+    """Names, order and defaults of the parameters are Keras'."""
+    ours = inspect.signature(getattr(activations, name))
+    assert ours == inspect.signature(getattr(keras.activations, name))
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_nan_stays_nan(name):
+    """No branch turns NaN into a number."""
+    assert np.isnan(value(_function(name), [NAN])).all()
+
+
+LIMITS = {
+    # name: (at -inf, at inf)
+    "celu": (-1.0, INF),
+    "elu": (-1.0, INF),
+    "exponential": (0.0, INF),
+    "gelu": (0.0, INF),
+    "hard_shrink": (-INF, INF),
+    "hard_sigmoid": (0.0, 1.0),
+    "hard_silu": (0.0, INF),
+    "hard_swish": (0.0, INF),
+    "hard_tanh": (-1.0, 1.0),
+    "leaky_relu": (-INF, INF),
+    "log_sigmoid": (-INF, 0.0),
+    "mish": (0.0, INF),
+    "relu": (0.0, INF),
+    "relu6": (0.0, 6.0),
+    "selu": (-1.7580993408473768, INF),
+    "sigmoid": (0.0, 1.0),
+    "silu": (0.0, INF),
+    "soft_shrink": (-INF, INF),
+    "softplus": (0.0, INF),
+    "softsign": (-1.0, 1.0),
+    "sparse_plus": (0.0, INF),
+    "sparse_sigmoid": (0.0, 1.0),
+    "squareplus": (0.0, INF),
+    "swish": (0.0, INF),
+    "tanh": (-1.0, 1.0),
+    "tanh_shrink": (-INF, INF),
+    "threshold": (0.0, INF),
+}
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_infinity_gives_the_limit(name):
+    """Value and gradient at both infinities are finite limits or infinite."""
+    low, high = value(_function(name), [-INF, INF])
+    assert (low, high) == pytest.approx(LIMITS[name], rel=1e-6)
+    if name != "exponential":
+        assert np.isfinite(slope(_function(name), [-INF, INF])).all()
+
+
+def test_approximate_gelu_has_the_same_limits():
+    """The approximation is 0 at -inf and does not overflow at 1e20."""
+
+    def gelu(x):
+        return activations.gelu(x, approximate=True)
+
+    assert value(gelu, [-INF, -1e20, 1e20]).tolist() == [
+        0.0,
+        0.0,
+        np.float32(1e20),
+    ]
+    assert slope(gelu, [-1e20, 1e20]).tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ([1.0, 1.0, 0.0], [0.5, 0.5, 0.0]),
+        ([0.5, 0.25, -4.0], [0.625, 0.375, 0.0]),
+        ([3.0, 1.0, 0.0], [1.0, 0.0, 0.0]),
+        ([0.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]),
+        ([-INF, 0.0, 0.0], [0.0, 0.5, 0.5]),
+        ([INF, 0.0, 0.0], [1.0, 0.0, 0.0]),
+        ([-INF, -INF, -INF], [0.0, 0.0, 0.0]),
+    ],
+)
+def test_sparsemax_projects_onto_the_simplex(row, expected):
+    """The nearest point with entries >= 0 that sum to 1."""
+    got = value(activations.sparsemax, [row])[0]
+    assert got == pytest.approx(expected, rel=1e-6)
+
+
+def test_sparsemax_along_another_axis():
+    """The axis of the classes need not be the last."""
+    x = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+    down = np.asarray(activations.sparsemax(x, axis=0))
+    across = np.asarray(activations.sparsemax(x.T, axis=-1)).T
+    assert down == pytest.approx(across)
+    assert down.sum(0) == pytest.approx(np.ones(5))
+
+
+def test_integers_are_taken():
+    """relu, relu6 and threshold keep integers, as in Keras; others widen."""
+    x = np.int32([-2, 0, 7])
+    got = {
+        name: keras.backend.standardize_dtype(
+            getattr(activations, name)(x, *ARGUMENTS.get(name, ())).dtype
+        )
+        for name in ("relu", "relu6", "hard_tanh", "softplus", "elu")
+    }
+    assert got == {
+        "relu": "int32",
+        "relu6": "int32",
+        "hard_tanh": "float32",
+        "softplus": "float32",
+        "elu": "float32",
+    }
+    assert np.asarray(activations.relu6(x)).tolist() == [0, 0, 6]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: activations.glu(x), r"even size.*Received: x.shape="),
+        (lambda x: activations.squareplus(x, b=-1), r"Received: b=-1"),
+        (lambda x: activations.celu(x, alpha=0), r"Received: alpha=0"),
+    ],
+)
+def test_bad_arguments_are_refused(call, message):
+    """What has no answer is an error that says what was received."""
+    with pytest.raises(ValueError, match=message):
+        call(np.ones((2, 3), "float32"))
+
+
+def test_probabilities_remember_their_logits():
+    """A loss can find the logits behind our softmax and sigmoid, eagerly."""
+    x = keras.ops.convert_to_tensor(np.float32([[1.0, 2.0]]))
+    for function in (activations.softmax, activations.sigmoid):
+        assert function(x)._keras_logits is x
