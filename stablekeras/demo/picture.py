@@ -7,7 +7,8 @@ import numpy as np
 __all__ = ["draw"]
 
 _COLOURS = ("#b2182b", "#2166ac", "#1b7837")
-_WIDTHS = (4.0, 1.8, 1.2)
+_WIDTHS = (5.0, 2.2, 1.4)
+_WINDOW = 21
 
 
 def draw(pages, path):
@@ -31,20 +32,32 @@ def draw(pages, path):
     for column, (name, runs) in enumerate(pages):
         for row, field in enumerate(("loss", "grad_norm")):
             axis = axes[row][column]
-            for run, colour, width in zip(runs, _COLOURS, _WIDTHS, strict=True):
+            for run, colour, width in zip(
+                runs, _COLOURS, _WIDTHS, strict=False
+            ):
                 _line(axis, run, field, colour, width)
             axis.set_yscale("log")
             axis.set_xlabel("step")
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
         axes[0][column].set_title(f"{name}, unscaled features")
-    axes[0][0].set_ylabel("loss of the step")
+    axes[0][0].set_ylabel("loss of the step (bold: mean of 21)")
     axes[1][0].set_ylabel("norm of the gradient, before clipping")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="lower center", ncol=len(labels), frameon=False
+    marks = (
+        {"marker": "x", "color": _COLOURS[0]},
+        {
+            "marker": "o",
+            "color": _COLOURS[1],
+            "markerfacecolor": "none",
+        },
     )
-    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    handles += [
+        plt.Line2D([], [], linestyle="", markersize=9, **mark) for mark in marks
+    ]
+    labels += ["weights become NaN", "step caught, not applied"]
+    figure.legend(handles, labels, loc="lower center", ncol=3, frameon=False)
+    figure.tight_layout(rect=(0, 0.08, 1, 1))
     path = pathlib.Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
@@ -52,14 +65,26 @@ def draw(pages, path):
     return path
 
 
+def _smoothed(values):
+    """Running geometric mean over `_WINDOW` steps, fewer at the ends."""
+    logs = np.log(values)
+    half = _WINDOW // 2
+    means = [
+        logs[max(0, i - half) : i + half + 1].mean() for i in range(len(logs))
+    ]
+    return np.exp(means)
+
+
 def _line(axis, run, field, colour, width):
     values = np.array(getattr(run, field), dtype=float)
     steps = np.arange(len(values))
     finite = np.isfinite(values) & (values > 0)
     # Connected through the gaps: a loss of exactly 0 has no logarithm.
+    steps_shown, shown = steps[finite], values[finite]
+    axis.plot(steps_shown, shown, color=colour, linewidth=0.6, alpha=0.25)
     axis.plot(
-        steps[finite],
-        values[finite],
+        steps_shown,
+        _smoothed(shown),
         color=colour,
         linewidth=width,
         alpha=0.85,
