@@ -105,7 +105,7 @@ class Task:
             rate = keras.optimizers.schedules.CosineDecay(rate, steps)
         return keras.optimizers.Adam(rate)
 
-    def model(self, formulas, optimizer=None, seed=0):
+    def model(self, formulas, optimizer=None, seed=0, **compile_options):
         """Returns a compiled model, the same weights at each call."""
         activation, loss = formulas
         keras.utils.set_random_seed(seed)
@@ -120,7 +120,7 @@ class Task:
         model.add(
             keras.layers.Dense(outputs, activation=activation, name="head")
         )
-        model.compile(optimizer or self.adam(), loss)
+        model.compile(optimizer or self.adam(), loss, **compile_options)
         # With its slots made now, they can be compared around any step.
         model.optimizer.build(model.trainable_variables)
         return model
