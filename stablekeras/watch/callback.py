@@ -20,7 +20,8 @@ from stablekeras.watch.recover import Divergence, Policy
 
 __all__ = ["NaNWatch"]
 
-_HISTORY = 20
+# Times that training may return to one snapshot before the first is taken.
+_MOST_RETURNS = 3
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
@@ -117,9 +118,11 @@ class NaNWatch(keras.callbacks.Callback):
     def _begin_training(self):
         self._policy.reset()
         self._divergence = Divergence()
-        self._snapshot = None
+        self._snapshot = self._first_snapshot = None
+        self._returns = 0
         self._since_snapshot = 0
         self._watched_function = None
+        self._last_epoch_good = True
         self._lowered = 1.0
         self._rate = None
         self._kept = []
@@ -134,7 +137,6 @@ class NaNWatch(keras.callbacks.Callback):
         self._call_steps = 0
         self._bad_steps = 0
         self._bad_test_steps = 0
-        self._history = []
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -230,7 +232,8 @@ class NaNWatch(keras.callbacks.Callback):
         """Puts the count of refused steps into History."""
         if logs is None:
             return
-        if self._snapshot is not None and self._divergence.period():
+        self._last_epoch_good = self._divergence.is_good()
+        if self._snapshot is not None and self._divergence.epoch():
             self._diverged(logs.get("loss", math.nan))
         logs["nonfinite_steps"] = self._bad_steps
         if self._bad_test_steps:
@@ -243,7 +246,7 @@ class NaNWatch(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         """Lets go of what belongs to this training."""
-        self._snapshot = None
+        self._snapshot = self._first_snapshot = None
         for fellow, name, value in self._kept:
             setattr(fellow, name, value)
         self._kept = []
@@ -260,6 +263,8 @@ class NaNWatch(keras.callbacks.Callback):
         self._watched_function = function
         if self.action != "rollback" or not self._snapshot_is_due():
             return
+        if self._snapshot is not None and not self._good_to_keep():
+            return  # Finite, but not a state to come back to.
         if self._snapshot is None and not self._is_built():
             function.prepare(iterator)
             if not self._is_built():  # An eager step builds when it runs.
@@ -276,7 +281,9 @@ class NaNWatch(keras.callbacks.Callback):
         )
         self._since_snapshot = 0
         if taken is not None:
+            self._first_snapshot = self._first_snapshot or taken
             self._snapshot = taken
+            self._returns = 0
             self._policy.progress()
 
     def committed(self, steps, logs, overflows):
@@ -341,6 +348,10 @@ class NaNWatch(keras.callbacks.Callback):
         return "leave"
 
     def _roll_back(self):
+        self._returns += 1
+        if self._returns > _MOST_RETURNS:
+            # That state was finite but beyond help; the first one is not.
+            self._snapshot = self._first_snapshot
         self._snapshot.restore()
         seen = True
         for optimizer in self._watched_function.transaction.optimizers:
@@ -433,6 +444,11 @@ class NaNWatch(keras.callbacks.Callback):
             *self.model.variables,
             *(v for o in function.transaction.optimizers for v in o.variables),
         ]
+
+    def _good_to_keep(self):
+        if self.snapshot_every == "epoch":
+            return self._last_epoch_good
+        return self._divergence.is_good()
 
     def _is_built(self):
         return self.model.built and all(
