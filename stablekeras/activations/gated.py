@@ -10,6 +10,7 @@ from keras import ops as kops
 
 from stablekeras.activations import minima
 from stablekeras.activations.minima import through_root
+from stablekeras.ops.axes import check_axis
 from stablekeras.ops.elementary import tanh_kernel
 from stablekeras.ops.gradient import with_derivative
 from stablekeras.ops.normal import normal_cdf, normal_density
@@ -243,6 +244,7 @@ def glu(x, axis=-1):
     Reference: Dauphin et al. (2017), arXiv:1612.08083.
     """
     dtype, (x,) = to_compute(x)
+    check_axis(x, axis)
     if x.shape[axis] is not None and x.shape[axis] % 2:
         raise ValueError(
             "The split axis must have an even size. "

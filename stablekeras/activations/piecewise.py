@@ -10,6 +10,7 @@ import math
 import keras
 from keras import ops as kops
 
+from stablekeras.ops.axes import check_axis
 from stablekeras.ops.gradient import with_derivative
 from stablekeras.ops.precision import answered, to_compute
 from stablekeras.ops.symbolic import stable
@@ -433,6 +434,7 @@ def sparsemax(x, axis=-1):
     Reference: Martins and Astudillo (2016), arXiv:1602.02068.
     """
     dtype, (x,) = to_compute(x)
+    check_axis(x, axis)
     peak = kops.stop_gradient(kops.max(x, axis=axis, keepdims=True))
     infinite = kops.equal(kops.abs(peak), math.inf)
     limit = kops.where(kops.equal(x, peak), 0.0, -math.inf)

@@ -20,7 +20,8 @@ def _by_denominator(x, y):
 
 
 def _by_numerator(x, y):
-    return divide_no_nan_kernel(kops.ones_like(x), y)
+    # Not 1 / y, see `reciprocal`.
+    return divide_no_nan_kernel(2 * kops.ones_like(x), 2 * y)
 
 
 divide_no_nan_kernel = with_derivatives(

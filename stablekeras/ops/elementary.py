@@ -25,6 +25,7 @@ __all__ = [
     "horner",
     "log1p",
     "log1p_near",
+    "reciprocal",
     "split",
     "tanh",
     "terms",
@@ -45,6 +46,15 @@ def terms(x, single, double):
     """Choose how many terms of a series the dtype of `x` can tell apart."""
     wide = keras.backend.standardize_dtype(x.dtype) == "float64"
     return double if wide else single
+
+
+def reciprocal(x):
+    """Compute `1 / x`.
+
+    TensorFlow replaces a quotient with numerator 1 by a kernel that has lost
+    half its digits where the result is below 1e-35.
+    """
+    return 2 / (2 * x)
 
 
 def split(constant, x):
@@ -118,7 +128,7 @@ def _log1p_value(x):
 
 
 log1p_kernel = with_derivative(
-    _log1p_value, lambda x: 1 / (1 + x), singular=True
+    _log1p_value, lambda x: reciprocal(1 + x), singular=True
 )
 
 

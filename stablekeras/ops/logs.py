@@ -5,7 +5,13 @@ import math
 import keras
 from keras import ops as kops
 
-from stablekeras.ops.elementary import expm1_kernel, log1p_kernel, log1p_near
+from stablekeras.ops.axes import check_axis
+from stablekeras.ops.elementary import (
+    expm1_kernel,
+    log1p_kernel,
+    log1p_near,
+    reciprocal,
+)
 from stablekeras.ops.gradient import with_derivative, with_derivatives
 from stablekeras.ops.precision import (
     answered,
@@ -74,7 +80,7 @@ def clamped_log(x, floor=None):
         return kops.log(kops.maximum(p, floor))
 
     def slope(p):
-        return kops.minimum(1 / kops.maximum(p, floor), steepest)
+        return kops.minimum(reciprocal(kops.maximum(p, floor)), steepest)
 
     return kops.cast(with_derivative(value, slope)(x), dtype)
 
@@ -339,4 +345,5 @@ def entropy(p, axis=-1):
     0.6931
     """
     dtype, (p,) = to_compute(p)
+    check_axis(p, axis)
     return kops.cast(kops.sum(surprise_kernel(p), axis=axis), dtype)

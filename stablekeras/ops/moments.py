@@ -2,6 +2,7 @@
 
 from keras import ops as kops
 
+from stablekeras.ops.axes import check_axis
 from stablekeras.ops.gradient import with_pullback
 from stablekeras.ops.norms import safe_scale_of
 from stablekeras.ops.powers import sqrt_kernel
@@ -28,6 +29,7 @@ def _mean_square(d, axis):
 
 def _reduced(value, pullback, x, axis, keepdims):
     dtype, (x,) = to_compute(x)
+    check_axis(x, axis)
     out = with_pullback(value, pullback)(x)
     if not keepdims:
         out = kops.sum(out, axis=axis)  # over dimensions of size one

@@ -9,6 +9,7 @@ import math
 import keras
 from keras import ops as kops
 
+from stablekeras.ops.axes import check_axis
 from stablekeras.ops.gradient import with_pullback
 from stablekeras.ops.powers import power_kernel, sqrt_kernel
 from stablekeras.ops.precision import (
@@ -116,6 +117,37 @@ def _order_length(x, order, axis):
     return m * kops.norm(x / m, ord=order, axis=axis, keepdims=True)
 
 
+def _checked_axis(x, order, axis):
+    """Return the axis of a norm, as in NumPy; raise where there is none."""
+    rank = len(x.shape)
+    if axis is None and order is not None and rank <= 2:
+        axis = tuple(range(rank))
+    axes = (axis,) if isinstance(axis, int) else axis
+    if axes is not None and (
+        not 1 <= len(axes) <= 2 or not all(-rank <= a < rank for a in axes)
+    ):
+        raise ValueError(
+            "axis must name one or two axes of x. "
+            f"Received: axis={axis}, x.shape={tuple(x.shape)}. "
+            "Pass an integer for vectors, a pair for matrices."
+        )
+    matrix = axes is not None and len(axes) == 2
+    if matrix and order not in (None, "fro", "nuc", *_MATRIX_ORDERS):
+        raise ValueError(
+            f"ord must be an order of matrix norms. Received: ord={order}, "
+            f"axis={axis}. Use 'fro', 'nuc', 1, 2 or inf, or their negatives."
+        )
+    if not matrix and isinstance(order, str):
+        raise ValueError(
+            f"ord={order!r} is a matrix norm. Received: axis={axis}, "
+            f"x.shape={tuple(x.shape)}. Pass a pair of axes."
+        )
+    return axis
+
+
+_MATRIX_ORDERS = (1, -1, 2, -2, math.inf, -math.inf)
+
+
 @stable
 def norm(x, ord=None, axis=None, keepdims=False):
     """Compute a vector or matrix norm.
@@ -132,6 +164,9 @@ def norm(x, ord=None, axis=None, keepdims=False):
     Returns:
         Tensor without `axis`.
 
+    Raises:
+        ValueError: If `axis` does not exist, or `ord` does not go with it.
+
     Accuracy: not measured.
     Gradient: `x / norm`, and 0 for a zero vector; finite even where the length
         overflows.
@@ -142,8 +177,7 @@ def norm(x, ord=None, axis=None, keepdims=False):
     4.999999924121604
     """
     dtype, (x,) = to_compute(x)
-    if ord is not None and axis is None and len(x.shape) == 2:
-        axis = (0, 1)  # a matrix norm, as in NumPy
+    axis = _checked_axis(x, ord, axis)
     if _euclidean(ord, axis)[0]:
         out = length_kernel(x, axis)
     else:
@@ -163,11 +197,15 @@ def normalize(x, axis=-1, order=2, epsilon=None):
     Args:
         x: Tensor of any shape; integers are taken as floats.
         axis: Integer or tuple, the axis of the vectors.
-        order: Order of the norm, as in `norm`.
+        order: Integer >= 1, the order of the norm.
         epsilon: Float, the least length to divide by; `None` for no bound.
 
     Returns:
         Tensor of the shape of `x`; a zero vector stays zero.
+
+    Raises:
+        ValueError: If `order` is not an integer >= 1, or `axis` is not one
+            of `x`.
 
     Accuracy: not measured.
     Gradient: `(u - y * sum(y * u)) / norm` for the upstream `u`; a zero vector
@@ -179,7 +217,13 @@ def normalize(x, axis=-1, order=2, epsilon=None):
     >>> [round(float(v), 4) for v in ops.normalize([3e-30, 4e-30])]
     [0.6, 0.8]
     """
+    if not isinstance(order, int) or order < 1:
+        raise ValueError(
+            "Argument `order` must be an int >= 1. "
+            f"Received: order={order!r}. Divide by ops.norm for others."
+        )
     dtype, (x,) = to_compute(x)
+    check_axis(x, axis)
     m = safe_scale_of(x, axis)
     y = x / m
     if _euclidean(order, axis)[0]:
@@ -248,6 +292,9 @@ def cdist(x, y):
     Returns:
         Tensor of shape `(..., m, n)`.
 
+    Raises:
+        ValueError: If the rows of `x` and `y` differ in size.
+
     Accuracy: not measured.
     Gradient: The direction from one row to the other, and 0 for equal rows.
 
@@ -260,6 +307,12 @@ def cdist(x, y):
     [5.0, 0.0]
     """
     dtype, (x, y) = to_compute(x, y)
+    if x.shape[-1] != y.shape[-1]:
+        raise ValueError(
+            "x and y must have rows of one size. Received: "
+            f"x.shape={tuple(x.shape)}, y.shape={tuple(y.shape)}. "
+            "Pass (..., m, d) and (..., n, d)."
+        )
     x, y = kops.expand_dims(x, -2), kops.expand_dims(y, -3)
     # Two numbers near the end of the format may differ by more than it holds.
     largest = kops.maximum(

@@ -8,6 +8,7 @@ import math
 
 from keras import ops as kops
 
+from stablekeras.ops.axes import check_axis
 from stablekeras.ops.precision import to_compute
 from stablekeras.ops.symbolic import stable
 
@@ -66,6 +67,7 @@ def logsumexp(x, axis=None, keepdims=False, *, where=None):
     1000.6932
     """
     dtype, (x,) = to_compute(x)
+    check_axis(x, axis)
     x = _selected(x, where)
     peak = _peak(x, axis)
     log, _, base, _ = _log_total(x, peak, axis)
@@ -97,6 +99,7 @@ def logmeanexp(x, axis=None, keepdims=False):
     1000.0
     """
     dtype, (x,) = to_compute(x)
+    check_axis(x, axis)
     total = logsumexp(x, axis=axis, keepdims=keepdims)
     count = kops.sum(kops.ones_like(x), axis=axis, keepdims=keepdims)
     return kops.cast(total - kops.log(count), dtype)
@@ -148,6 +151,7 @@ def softmax(x, axis=-1, *, where=None):
     [0.5, 0.5, 0.0]
     """
     dtype, (x,) = to_compute(x)
+    check_axis(x, axis)
     x, _, empty = _finite_rows(_selected(x, where), axis)
     out = kops.softmax(x, axis=axis)
     return kops.cast(kops.where(empty, 0.0, out), dtype)
@@ -181,6 +185,7 @@ def log_softmax(x, axis=-1, *, where=None):
     [-0.6931, -0.6931]
     """
     dtype, (x,) = to_compute(x)
+    check_axis(x, axis)
     x, peak, empty = _finite_rows(_selected(x, where), axis)
     log, z, _, dead = _log_total(x, peak, axis)
     out = kops.where(dead, -math.inf, z - log)

@@ -54,6 +54,20 @@ def test_matrix_orders_are_those_of_numpy(order):
     assert np.asarray(kept).shape == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("order", "axis", "message"),
+    [
+        (None, 2, r"axis must name.*Received: axis=2"),
+        ("fro", 0, r"matrix norm.*Received: axis=0"),
+        (3, (0, 1), r"Received: ord=3"),
+    ],
+)
+def test_norms_that_do_not_exist_are_refused(order, axis, message):
+    """An axis or order that makes no sense is an error."""
+    with pytest.raises(ValueError, match=message):
+        ops.norm(np.ones((2, 2), "float32"), ord=order, axis=axis)
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_normalize_keeps_the_direction_of_any_vector(size, order):
