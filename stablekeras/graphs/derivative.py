@@ -42,5 +42,9 @@ def forward_node(execution, node, output=0):
             return candidate
     shape = node.outputs[output].shape if node.outputs else None
     fits = [n for n in same if n.outputs and n.outputs[0].shape == shape]
-    # Loops are differentiated from their last turn to the first.
-    return (fits or same or [None])[-1 if node.frame else 0]
+    same = fits or same
+    turns = execution.turns(node.op)
+    if len(turns) == len(same):
+        # Loops are differentiated from their last turn to the first.
+        return same[-1 - turns.index(node)]
+    return same[0] if same else None

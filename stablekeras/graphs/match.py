@@ -51,6 +51,11 @@ LOOKED_THROUGH = frozenset(
         "Split",
         "SplitV",
         "Unpack",
+        "MatrixDiagPart",
+        "MatrixDiagPartV3",
+        "ReverseV2",
+        "Pad",
+        "PadV2",
     }
 )
 _SWAPS = frozenset({"Add", "AddV2", "Mul", "Maximum", "Minimum"})

@@ -65,7 +65,7 @@ class Program:
         return self.slots.setdefault(key, len(self.slots))
 
     def _step(self, op, reads, writes, cache):
-        if op.type in ("Placeholder", "PlaceholderWithDefault", "_Arg"):
+        if op.type in ("Placeholder", "_Arg"):
             return Step(op, "input", reads, writes)
         if op.type == "NoOp" or _only_acts(op):
             return Step(op, "skip", reads, writes)

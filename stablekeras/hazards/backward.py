@@ -4,6 +4,7 @@ import numpy as np
 
 from stablekeras.graphs.match import LOOKED_THROUGH, anything, op
 from stablekeras.graphs.views import NodeView
+from stablekeras.hazards.division import is_selection
 from stablekeras.hazards.formulas import (
     ADD,
     DIVIDE,
@@ -152,8 +153,6 @@ def _masking_product(site, found):
 
 
 def _mask_user(site):
-    from stablekeras.hazards.division import _is_selection
-
     pending, seen = [(site.view.ref, 6)], set[tuple]()
     while pending:
         ref, left = pending.pop()
@@ -168,7 +167,7 @@ def _mask_user(site):
                     if other == ref or other[1] is None:
                         continue
                     view = NodeView(site.execution, other)
-                    if _is_selection(site, view, 8) and _is_zero_at(site, view):
+                    if is_selection(site, view, 8) and _is_zero_at(site, view):
                         return node
             if node.type in LOOKED_THROUGH | {"Neg", "Mul", *ADD, "Sub"}:
                 pending.append(((node.number, 0), left - 1))

@@ -11,6 +11,8 @@ from stablekeras.hazards.formulas import (
     ADD,
     DIVIDE,
     NORM,
+    ONE_MINUS,
+    SIGMOID,
     SOFTMAX,
     SPREAD,
     SUM_OF_EXP,
@@ -19,7 +21,7 @@ from stablekeras.hazards.formulas import (
 from stablekeras.hazards.hazard import Hazard
 from stablekeras.hazards.site import figure
 
-__all__ = ["HAZARDS", "is_count"]
+__all__ = ["HAZARDS", "is_count", "is_selection"]
 
 QUOTIENTS = frozenset(
     {"RealDiv", "Div", "Reciprocal", "Inv", "Xdivy", "FloorMod", "FloorDiv"}
@@ -74,10 +76,10 @@ def is_count(site, view):
     if view.type == "Size" or not view.inputs:
         return True
     inside = view.inputs[0]
-    return _is_selection(site, inside, 8)
+    return is_selection(site, inside, 8)
 
 
-def _is_selection(site, view, depth):
+def is_selection(site, view, depth=8):
     """Whether a tensor is made of comparisons or is the data's own mask."""
     if depth == 0:
         return False
@@ -94,7 +96,7 @@ def _is_selection(site, view, depth):
     if view.type in ("Mul", "Sub", "Maximum", "Minimum", "SelectV2", "Ceil"):
         sides = [v for v in view.inputs if v.constant is None]
         return bool(sides) and all(
-            _is_selection(site, side, depth - 1) for side in sides
+            is_selection(site, side, depth - 1) for side in sides
         )
     return False
 
@@ -113,6 +115,12 @@ def _vector_cause(site, found):
 
 def _spread_cause(site, found):
     return f"{_zeros(site)}: the values it measures are all equal"
+
+
+def _probability_cause(site, found):
+    x = found.get("x")
+    spans = f", its input spans {site.range(x)}" if x and x.stats else ""
+    return f"{_zeros(site)}: the probability underflowed{spans}"
 
 
 def _softmax_cause(site, found):
@@ -293,27 +301,6 @@ HAZARDS = (
         replacement="ops.softmax",
     ),
     Hazard(
-        code="SK202",
-        title="normalisation of a zero vector",
-        why="A vector of zeros has norm 0 and no direction: x / ||x|| is 0/0.",
-        fix=(
-            "Write stablekeras.ops.normalize(x, axis=...) in place of "
-            "x / norm(x): a zero vector stays zero, with a finite gradient."
-        ),
-        ops=QUOTIENTS,
-        patterns=(
-            *_quotient(guarded(NORM)),
-            op(DIVIDE, anything(), op("Mul", NORM, anything())),
-            op(DIVIDE, anything(), op("Mul", guarded(NORM), guarded(NORM))),
-            op(DIVIDE, anything(), op("Sum", op("Abs", anything("x")))),
-            op(DIVIDE, anything(), op("Max", op("Abs", anything("x")))),
-        ),
-        phases=("forward",),
-        test=_zero,
-        cause=_vector_cause,
-        replacement="ops.normalize",
-    ),
-    Hazard(
         code="SK203",
         title="standardisation of a constant",
         why=(
@@ -340,6 +327,51 @@ HAZARDS = (
         test=_zero,
         cause=_spread_cause,
         replacement="ops.std",
+    ),
+    Hazard(
+        code="SK202",
+        title="normalisation of a zero vector",
+        why="A vector of zeros has norm 0 and no direction: x / ||x|| is 0/0.",
+        fix=(
+            "Write stablekeras.ops.normalize(x, axis=...) in place of "
+            "x / norm(x): a zero vector stays zero, with a finite gradient."
+        ),
+        ops=QUOTIENTS,
+        patterns=(
+            *_quotient(guarded(NORM)),
+            op(DIVIDE, anything(), op("Mul", NORM, anything())),
+            op(DIVIDE, anything(), op("Mul", guarded(NORM), guarded(NORM))),
+            op(DIVIDE, anything(), op("Sum", op("Abs", anything("x")))),
+            op(DIVIDE, anything(), op("Max", op("Abs", anything("x")))),
+        ),
+        phases=("forward",),
+        test=_zero,
+        cause=_vector_cause,
+        replacement="ops.normalize",
+    ),
+    Hazard(
+        code="SK212",
+        title="division by a probability that underflowed",
+        why=(
+            "A softmax or a sigmoid is exactly 0 for a far logit, and a ratio "
+            "p / q of two of them is then x/0."
+        ),
+        fix=(
+            "Subtract logarithms in place of dividing: log(p / q) is "
+            "stablekeras.ops.log_softmax(a) - stablekeras.ops.log_softmax(b); "
+            "for a divergence use stablekeras.losses.KLDivergence()."
+        ),
+        ops=QUOTIENTS,
+        patterns=(
+            *_quotient(guarded(SOFTMAX)),
+            *_quotient(guarded(SIGMOID)),
+            *_quotient(ONE_MINUS(SIGMOID)),
+            *_quotient(ONE_MINUS(SOFTMAX)),
+        ),
+        phases=("forward",),
+        test=_zero,
+        cause=_probability_cause,
+        replacement="ops.log_softmax",
     ),
     Hazard(
         code="SK205",

@@ -55,6 +55,12 @@ SIGMOID = either(
     ),
     op(DIVIDE, _EXP, op(ADD, _ONE, _EXP), through=NEAR),
     op(
+        "Pow",
+        op(ADD, _ONE, either(_NEGATED, _EXP)),
+        constant(-1.0),
+        through=NEAR,
+    ),
+    op(
         "Mul",
         constant(0.5),
         op(ADD, _ONE, op("Tanh", _X)),
@@ -105,13 +111,23 @@ def ONE_MINUS(pattern):
     )
 
 
+_SUMS = ("Sum", "Mean")
+_GRAM = op(("MatMul", "BatchMatMulV2", "BatchMatMul"), anything(), anything())
+_CROSS = either(
+    op("Mul", constant(2.0), _GRAM), op("Mul", constant(-2.0), _GRAM)
+)
 SUM_OF_SQUARES = either(
-    op("Sum", op("Square", _X)),
-    op("Sum", op("Mul", _X, _X)),
-    op("Sum", op("Pow", _X, constant(2.0))),
-    op("Sum", op("SquaredDifference", anything("a"), anything("b"))),
-    op("Sum", op("Mul", _X, op("Conj", _X))),
-    op("Sum", op("Pow", op("Abs", _X), constant(2.0))),
+    op(_SUMS, op("Square", _X)),
+    op(_SUMS, op("Mul", _X, _X)),
+    op(_SUMS, op("Pow", _X, constant(2.0))),
+    op(_SUMS, op("SquaredDifference", anything("a"), anything("b"))),
+    op(_SUMS, op("Mul", _X, op("Conj", _X))),
+    op(_SUMS, op("Pow", op("Abs", _X), constant(2.0))),
+    # |a|^2 - 2 a.b + |b|^2
+    op(ADD, op("Sub", anything(), _CROSS), anything()),
+    op("Sub", op(ADD, anything(), anything()), _CROSS),
+    op(ADD, op(ADD, anything(), _CROSS), anything()),
+    op(ADD, op(ADD, anything(), anything()), _CROSS),
 )
 NORM = either(
     op("Sqrt", SUM_OF_SQUARES),

@@ -147,7 +147,8 @@ def _dropped_guards(site):
         node
         for ref in sorted(near)
         for node in site.execution.users(ref)
-        if node.type in (*GUARDS, *ADD) and not _has_users(site, node, 4)
+        if node.type in (*GUARDS, *ADD, "Select", "SelectV2")
+        and not _has_users(site, node, 4)
     ]
 
 

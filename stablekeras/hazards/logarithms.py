@@ -151,6 +151,7 @@ HAZARDS = (
             op("Log", op("Sum", op("Mul", SOFTMAX, anything()))),
             op("Log", op("Sum", SOFTMAX)),
             op("Log", op("Max", SOFTMAX)),
+            op("Log", op("Mul", SOFTMAX, anything())),
             op("Log", op("BatchMatMulV2", SOFTMAX, anything())),
             op("Log", op("MatMul", SOFTMAX, anything())),
         ),
@@ -174,6 +175,7 @@ HAZARDS = (
         ops=LOGS,
         patterns=(
             op("Log", guarded(SIGMOID)),
+            op("Log", op("Mul", SIGMOID, anything())),
             op("Log", guarded(ONE_MINUS(guarded(SIGMOID)))),
             op("Log1p", op("Neg", guarded(SIGMOID))),
         ),

@@ -93,7 +93,13 @@ def _softmax(site, found):
         for u in users
     ):
         return True
-    sums = [u for u in users if u.type == "Sum"]
+    masked = [
+        u
+        for user in users
+        if user.type in ("Mul", "Select", "SelectV2")
+        for u in readers(site, view_of(site, user))
+    ]
+    sums = [u for u in (*users, *masked) if u.type == "Sum"]
     if not sums:
         return False
     return any(
@@ -109,10 +115,16 @@ def _logsumexp(site, found):
         for u in readers(site, site.view)
         if u.type in ("Sum", "Mean", "Log", *ADD)
     ]
+    scaled = [
+        u
+        for s in sums
+        for u in readers(site, view_of(site, s))
+        if u.type in ("Mul", "Log", *DIVIDE)
+    ]
     return any(
         s.type == "Log"
         or any(u.type == "Log" for u in readers(site, view_of(site, s)))
-        for s in sums
+        for s in (*sums, *scaled)
     )
 
 

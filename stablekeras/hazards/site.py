@@ -13,7 +13,10 @@ from stablekeras.graphs.views import NodeView
 
 __all__ = ["Site", "figure"]
 
-_LITERAL = re.compile(r"(?<![\w.])(?:\d+\.?\d*|\.\d+)[eE]-\d+|epsilon\(\)")
+_LITERAL = re.compile(
+    r"(?<![\w.])(?:\d+\.?\d*|\.\d+)[eE]-\d+"
+    r"|(?i:\b[\w.]*(?<![a-z])eps(?:ilon)?\w*(?:\(\))?)"
+)
 _SELECTORS = (
     "SparseSoftmaxCrossEntropyWithLogits",
     "GatherV2",

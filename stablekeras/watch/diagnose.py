@@ -15,6 +15,7 @@ from stablekeras.graphs.match import look_through
 from stablekeras.graphs.run import run
 from stablekeras.graphs.trace import array_paths, trace
 from stablekeras.hazards.catalogue import UNKNOWN, recognize
+from stablekeras.hazards.division import is_selection
 from stablekeras.hazards.site import Site, figure
 from stablekeras.watch.records import Diagnosis, Trace
 
@@ -189,9 +190,25 @@ def _not_reproduced(trace):
         evidence=(
             f"{len(trace.execution.nodes)} ops ran, and every loss, gradient "
             "and written value was finite",
+            *_compiled_facts(trace),
             *trace.notes,
         ),
     )
+
+
+def _compiled_facts(trace):
+    if trace.compiled is None:
+        return
+    bad = [name for name, finite in trace.compiled.items() if not finite]
+    if bad:
+        shown = ", ".join(bad[:5]) + (" …" if len(bad) > 5 else "")
+        yield (
+            f"compiled as in training, {len(bad)} of {len(trace.compiled)} "
+            f"losses and gradients are not finite: {shown}; the compiler's "
+            "form of the step breaks, its ops one by one do not"
+        )
+    else:
+        yield "compiled as in training, the step is finite as well"
 
 
 def _of_sinks(trace, phase, updates, bad):
@@ -251,12 +268,19 @@ def _choose(execution, found, sites):
     raise AssertionError("no site")
 
 
+def _is_log_of_mask(site):
+    # log(mask) is a way to write 0 where a mask is on and -Inf where not.
+    return site.root.node.type == "Log" and is_selection(site, site.inputs[0])
+
+
 def _past_deliberate(execution, found, site):
     """Steps from an Inf that was meant, as in a mask, to what broke on it."""
     root = site.root
     stats = root.node.outputs[root.output].stats
     deliberate = stats.nan == 0 and (
-        root.node.type == "Const" or root.node.number in execution.sources
+        root.node.type == "Const"
+        or root.node.number in execution.sources
+        or _is_log_of_mask(site)
     )
     if not deliberate:
         return site

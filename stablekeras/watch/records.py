@@ -164,6 +164,9 @@ class Trace:
         arrays: Names of the batch's arrays, `"x"`, `"y"`, in flat order.
         notes: What could not be run as it was in the failing step.
         history: Loss and gradient norm of the last steps, oldest first.
+        compiled: Where the run was finite throughout: which losses and
+            gradients are so when the step is compiled as in training; `None`
+            where that was not tried or cannot be.
     """
 
     execution: Any = dataclasses.field(repr=False)
@@ -174,6 +177,7 @@ class Trace:
     arrays: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     history: tuple[Mapping[str, float], ...] = ()
+    compiled: Mapping[str, bool] | None = None
 
     @property
     def tensors(self) -> tuple[TensorStats, ...]:

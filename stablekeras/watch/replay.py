@@ -1,12 +1,14 @@
 """Run a failing step again, measured op by op and without effects."""
 
 import contextlib
+import dataclasses
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from stablekeras.errors import ReplayError
+from stablekeras.graphs.compiled import finite_when_compiled
 from stablekeras.graphs.run import run
 from stablekeras.graphs.trace import array_paths, trace
 from stablekeras.watch.records import Trace
@@ -68,7 +70,7 @@ def replay_step(model, incident, train_step=None, history=()):
         if ref is not None
     )
     outputs = tuple((n, execution.ref(t)) for n, t in traced.outputs)
-    return Trace(
+    found = Trace(
         execution=execution,
         losses=losses,
         gradients=tuple((n, execution.ref(t)) for n, t in traced.gradients),
@@ -77,6 +79,12 @@ def replay_step(model, incident, train_step=None, history=()):
         arrays=tuple(names),
         notes=_notes(model, execution),
         history=tuple(history),
+    )
+    if found.reproduced or incident.state:
+        return found
+    jit = bool(getattr(model, "jit_compile", False))
+    return dataclasses.replace(
+        found, compiled=finite_when_compiled(traced, jit)
     )
 
 
