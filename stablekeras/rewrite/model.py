@@ -74,10 +74,9 @@ def _stable(model, rewrites, target):
         if tf.is_symbolic_tensor(t) and t.graph is graph
     ]
     try:
-        with tf.name_scope("stabilized"):
-            new, found = rewrite(
-                [flat[i] for i in places], lambda op: op.graph is graph
-            )
+        new, found = rewrite(
+            [flat[i] for i in places], lambda op: op.graph is graph
+        )
     except Exception as error:
         _warn(model, f"its graph could not be rewritten: {error!r}")
         return target

@@ -15,6 +15,7 @@ from stablekeras.graphs.emit import (
     has_own_gradient,
     inline,
     is_pure,
+    is_trusted,
     rebuild,
 )
 from stablekeras.graphs.location import code_line
@@ -27,8 +28,9 @@ from stablekeras.rewrite.reading import Reading, is_float
 from stablekeras.rewrite.terms import leaves_of
 from stablekeras.rewrite.text import formula
 
-__all__ = ["Plan", "rewrite"]
+__all__ = ["SCOPE", "Plan", "rewrite"]
 
+SCOPE = "stablekeras_rewrite"
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 
@@ -56,10 +58,11 @@ def rewrite(outputs, is_own, arguments=()):
         `(tensors, rewrites)`; a tensor with nothing to replace behind it is
         returned as it is.
     """
-    plan = Plan(outputs, is_own, arguments)
-    if not plan.proposals and not plan.inner and not plan.sums:
-        return list(outputs), []
-    return plan.emit(), plan.rewrites
+    with tf.name_scope(SCOPE):
+        plan = Plan(outputs, is_own, arguments)
+        if not plan.proposals and not plan.inner and not plan.sums:
+            return list(outputs), []
+        return plan.emit(), plan.rewrites
 
 
 class Plan:
@@ -95,6 +98,8 @@ class Plan:
 
     def owns(self, op):
         """Returns whether an op may be replaced."""
+        if SCOPE in op.name:
+            return op in self._written_out
         return op in self._written_out or op in self.border or self.is_own(op)
 
     def _decide(self):
@@ -166,6 +171,8 @@ class Plan:
         for pattern in by_op.get(op.type, ()):
             proposal = pattern.rule(self, op)
             if proposal is not None:
+                if is_trusted(self.origins.get(op, op)):
+                    return
                 self.proposals[op] = proposal
                 return
 

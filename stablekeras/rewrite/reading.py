@@ -128,7 +128,7 @@ class Reading:
         if op.type == "Cast" and op.inputs[0].dtype == tf.bool:
             return 0.0, 1.0
         if op.type in ("Select", "SelectV2"):
-            return _hull(*[self.bounds(t, depth) for t in op.inputs[1:]])
+            return self._select_bounds(op, depth)
         if op.type in ("Pack", "AddN", "ConcatV2"):
             given = [t for t in op.inputs if is_float(t)]
             found = [self.bounds(t, depth) for t in given]
@@ -147,6 +147,27 @@ class Reading:
         if any(math.isnan(x) for x in found):
             return _ANY
         return found
+
+    def _select_bounds(self, op, depth):
+        """Returns the bounds of a choice, by the sign of `x` where told."""
+        chosen, a, b = op.inputs
+        found = [self.bounds(a, depth), self.bounds(b, depth)]
+        test = self.source(chosen).op
+        sign = {"Greater": 1, "GreaterEqual": 1, "Less": -1, "LessEqual": -1}
+        if test.type in sign and self.scalar(test.inputs[1]) == 0.0:
+            x = test.inputs[0]
+            for place, (branch, side) in enumerate(((a, 1), (b, -1))):
+                inner = self.source(branch)
+                side *= sign[test.type]
+                if inner.op.type == "Neg" and self.same(inner.op.inputs[0], x):
+                    side = -side
+                elif not self.same(inner, x):
+                    continue
+                low, high = found[place]
+                found[place] = (
+                    (max(low, 0.0), high) if side > 0 else (low, min(high, 0.0))
+                )
+        return _hull(*found)
 
     def same(self, a, b):
         """Returns whether two tensors are computed alike from the same."""

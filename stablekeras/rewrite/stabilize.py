@@ -129,10 +129,9 @@ class _Stabilizer:
         border = [
             t for t in given if tf.is_symbolic_tensor(t) and t.graph is graph
         ]
-        with tf.name_scope("stabilized"):
-            new, rewrites = rewrite(
-                [flat[i] for i in places], own.__contains__, border
-            )
+        new, rewrites = rewrite(
+            [flat[i] for i in places], own.__contains__, border
+        )
         if not rewrites:
             return result
         for place, tensor in zip(places, new, strict=True):
@@ -148,20 +147,19 @@ class _Stabilizer:
 
     def _eager(self, args, kwargs):
         if self.traced is None:
-            # Whoever wrote it ran it eagerly: Python control flow on tensors
-            # worked, so it has to be converted.
-            convert = tf.__internal__.autograph.tf_convert
-            status = tf.__internal__.autograph.control_status_ctx()
-            fn = convert(self.inner, status)
-
-            def body(*args, **kwargs):
-                return self._in_graph(current_graph(), args, kwargs, fn)
-
-            self.traced = tf.function(
-                body, autograph=False, reduce_retracing=True
-            )
+            self.traced = self._function(self.inner)
         try:
-            concrete = self.traced.get_concrete_function(*args, **kwargs)
+            try:
+                concrete = self.traced.get_concrete_function(*args, **kwargs)
+            except tf.errors.OperatorNotAllowedInGraphError:
+                # Python control flow on tensors, which ran eagerly.
+                self.traced = self._function(
+                    tf.__internal__.autograph.tf_convert(
+                        self.inner,
+                        tf.__internal__.autograph.control_status_ctx(),
+                    )
+                )
+                concrete = self.traced.get_concrete_function(*args, **kwargs)
         except Exception as error:
             self._warn(f"it cannot be traced: {error!r}")
             self.gave_up = True
@@ -169,6 +167,12 @@ class _Stabilizer:
         if concrete.graph not in self.changed:
             return self.fn(*args, **kwargs)
         return self.traced(*args, **kwargs)
+
+    def _function(self, fn):
+        def body(*args, **kwargs):
+            return self._in_graph(current_graph(), args, kwargs, fn)
+
+        return tf.function(body, autograph=False, reduce_retracing=True)
 
     def _warn(self, why):
         warnings.warn(

@@ -61,6 +61,7 @@ _SAFE = {
 
 def _trap(context, op):
     need = context.needs.get(id(op.outputs[0]))
+    need = _fitting(op, need)
     if not need or not all(need):
         return None
     place, safe, fails = _HAZARDS[op.type]
@@ -107,12 +108,26 @@ def _is_safe(reading, op, x):
             (value := reading.scalar(t)) is not None and math.isfinite(value)
             for t in source.op.inputs[1:]
         )
-    if source.op.type in ("Add", "AddV2") and op.type not in ("Exp", "Expm1"):
-        for c, other in (source.op.inputs, source.op.inputs[::-1]):
-            number = reading.scalar(c)
-            if number is not None and number > 0:
-                return reading.bounds(other)[0] >= 0
+    if source.op.type in ("Add", "AddV2"):
+        guarded = any((reading.scalar(c) or 0.0) > 0 for c in source.op.inputs)
+        # A root of a negative number is NaN whatever was added.
+        return guarded and op.type in ("Log", "RealDiv", "Div", "Reciprocal")
     return False
+
+
+def _fitting(op, need):
+    """Drops the weights that say nothing of an op.
+
+    Only `0 * log(0)` has a limit; 0 times another infinity has none.
+    """
+    if not need:
+        return need
+    inside_log = op.type in ("RealDiv", "Div") and any(
+        user.type == "Log" for user in op.outputs[0].consumers()
+    )
+    if op.type in ("Log", "Log1p") or inside_log:
+        return need
+    return tuple(tuple(c for c in one if c.kind == "mask") for one in need)
 
 
 PATTERNS = (
