@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.rule import Rule
 
-from stablekeras import NaNWatch, optimizers
+import stablekeras
 from stablekeras.demo import picture, tasks
 
 __all__ = ["Run", "tell"]
@@ -134,7 +134,7 @@ def _task(task, console, progress, output):
 
     say("\n[bold]b. The same, with NaNWatch()[/bold]")
     watched = Run("textbook, NaNWatch")
-    watch = NaNWatch(directory=str(output / "incidents"))
+    watch = stablekeras.NaNWatch(directory=str(output / "incidents"))
     model = task.model(task.by_hand)
     follow = _fit(task, model, watched, progress, watch)
     if not watch.incidents:
@@ -178,6 +178,6 @@ def _task(task, console, progress, output):
 
 
 def _clipped(task, *, decay=False):
-    return optimizers.ClippedOptimizer(
+    return stablekeras.optimizers.ClippedOptimizer(
         task.adam(decay=decay), global_clipnorm=task.clipnorm
     )
