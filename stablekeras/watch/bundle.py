@@ -35,7 +35,7 @@ from stablekeras.errors import BundleError
 from stablekeras.watch.archive import pack, read_arrays, unpack, write_arrays
 from stablekeras.watch.records import Diagnosis, Incident
 
-__all__ = ["Bundle", "read", "write"]
+__all__ = ["Bundle", "read", "versions", "write"]
 
 MAX_INCIDENTS = 50
 MAX_BYTES = 2**31
@@ -166,7 +166,7 @@ def _fill(folder, incident, model, page, max_bytes):
         and json.loads(incident.diagnosis.to_json()),
         "batch": structure,
         "state": {"names": names, "values": state_structure, "model": own},
-        "versions": _versions(),
+        "versions": versions(),
         "notes": notes,
     }
     (folder / "report.json").write_text(
@@ -288,7 +288,8 @@ def _digest(path):
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _versions():
+def versions():
+    """Returns the versions that matter for a replay, by package name."""
     import stablekeras
 
     versions = {

@@ -15,6 +15,7 @@ _DONE = {
     "skip": "Step skipped; training goes on.",
     "rollback": "Rolled back to the last good snapshot; training goes on.",
     "raise": "Weights are those before the step.",
+    "report": "Validation goes on; weights are not touched.",
 }
 
 

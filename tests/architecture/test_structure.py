@@ -26,7 +26,7 @@ BELOW = {
     "demo": {"errors", "ops", "activations", "losses", "optimizers", "watch"},
 }
 # The only modules that see more than one stage of the watch.
-WIRING = {"callback", "rerun", "records", "__init__"}
+WIRING = {"callback", "investigate", "rerun", "records", "__init__"}
 
 FILES = sorted(MODULES, key=str)
 IDS = [module_name(path) for path in FILES]
