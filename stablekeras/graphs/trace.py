@@ -8,6 +8,7 @@ what was differentiated, and what came out.
 import contextlib
 import dataclasses
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -144,7 +145,14 @@ def _trace(fn, args, kwargs, names, variables, differentiate):
         traced.inputs.append((name, tensor))
         return tensor
 
-    with graph.as_default(), _watch_layers(traced), _watch_tapes(traced):
+    with (
+        warnings.catch_warnings(),
+        graph.as_default(),
+        _watch_layers(traced),
+        _watch_tapes(traced),
+    ):
+        # What the function warns of, it has said when it really ran.
+        warnings.simplefilter("ignore")
         args, kwargs = tf.nest.map_structure(placeholder, (args, kwargs))
         if differentiate is None:
             result = fn(*args, **kwargs)

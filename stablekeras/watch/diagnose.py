@@ -124,13 +124,20 @@ def explain(trace):
         A `Diagnosis`.
     """
     execution = trace.execution
-    if execution.error is not None:
+    if execution.error is not None and _mislabelled(execution):
         return _of_error(trace)
     for phase, updates, sinks in _sinks(trace):
         bad = [(n, r) for n, r in sinks if execution.is_bad(r)]
         if bad:
             return _of_sinks(trace, phase, updates, bad)
+    if execution.error is not None:
+        return _of_error(trace)
     return _not_reproduced(trace)
+
+
+def _mislabelled(execution):
+    root = Root(execution.error, 0, np.ones((), bool))
+    return Site(execution, None, root, "forward").label() is not None
 
 
 def _sinks(trace):
@@ -436,6 +443,12 @@ def _evidence(trace, site, sites, bad):
     facts.append(f"root {root.type}: {root.outputs[site.root.output].stats}")
     if site.is_derivative:
         facts.append(f"{root.op.name} is the derivative of {site.node.op.name}")
+    failed = trace.execution.error
+    if failed is not None:
+        facts.append(
+            f"{failed.type} ({failed.op.name}) raised in the replay, and "
+            f"nothing after it ran: {failed.error}"
+        )
     others = [s for s in sites if s.root.node.op is not root.op][:5]
     for other in others:
         place = code_line(other.node.op)
