@@ -222,7 +222,7 @@ class Transaction:
             total = _local_first(
                 strategy.run(
                     lambda: tf.distribute.get_replica_context().all_reduce(
-                        tf.distribute.ReduceOp.SUM, total
+                        tf.distribute.ReduceOp.SUM, tf.identity(total)
                     )
                 )
             )

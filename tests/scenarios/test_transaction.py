@@ -19,13 +19,13 @@ from tests.scenarios.watched import (
     without_bad_batch,
 )
 
-O = keras.optimizers
+optimizers = keras.optimizers
 
 
 def _gan(**kwargs):
     keras.utils.set_random_seed(7)
     model = Adversaries()
-    model.compile(O.Adam(1e-3), O.RMSprop(1e-3), **kwargs)
+    model.compile(optimizers.Adam(1e-3), optimizers.RMSprop(1e-3), **kwargs)
     return model
 
 
@@ -37,7 +37,7 @@ def _convolutional(**kwargs):
     x = keras.layers.LayerNormalization()(x)
     x = keras.layers.Flatten()(x)
     model = keras.Model(inputs, keras.layers.Dense(1)(x))
-    model.compile(O.Adam(1e-2), "mse", metrics=["mae"], **kwargs)
+    model.compile(optimizers.Adam(1e-2), "mse", metrics=["mae"], **kwargs)
     return model
 
 
@@ -50,12 +50,14 @@ def _recurrent(**kwargs):
             keras.layers.Dense(1),
         ]
     )
-    model.compile(O.SGD(0.05, momentum=0.9), "mse", **kwargs)
+    model.compile(optimizers.SGD(0.05, momentum=0.9), "mse", **kwargs)
     return model
 
 
 def _scaled():
-    return O.LossScaleOptimizer(O.Adam(1e-3), initial_scale=64.0)
+    return optimizers.LossScaleOptimizer(
+        optimizers.Adam(1e-3), initial_scale=64.0
+    )
 
 
 JIT = {"jit_compile": True}
@@ -65,33 +67,38 @@ PLAIN = {"jit_compile": False}
 EAGER = {"run_eagerly": True}
 
 CASES = {
-    "sgd": lambda: compiled(O.SGD(0.05), **PLAIN),
-    "momentum-chunk": lambda: compiled(O.SGD(0.05, momentum=0.9), **CHUNK),
+    "sgd": lambda: compiled(optimizers.SGD(0.05), **PLAIN),
+    "momentum-chunk": lambda: compiled(
+        optimizers.SGD(0.05, momentum=0.9), **CHUNK
+    ),
     "adam": lambda: compiled("adam", metrics=["mae"], **PLAIN),
     "adam-jit": lambda: compiled("adam", metrics=["mae"], **JIT),
     "adam-jit-chunk": lambda: compiled("adam", **JIT_CHUNK),
     "adam-eager": lambda: compiled("adam", metrics=["mae"], **EAGER),
     "adamw-ema": lambda: compiled(
-        O.AdamW(1e-3, use_ema=True, ema_overwrite_frequency=2), **PLAIN
+        optimizers.AdamW(1e-3, use_ema=True, ema_overwrite_frequency=2), **PLAIN
     ),
     "adamw-ema-chunk": lambda: compiled(
-        O.AdamW(1e-3, use_ema=True, ema_overwrite_frequency=2), **CHUNK
+        optimizers.AdamW(1e-3, use_ema=True, ema_overwrite_frequency=2), **CHUNK
     ),
     "accumulation": lambda: compiled(
-        O.Adam(1e-3, gradient_accumulation_steps=2), **PLAIN
+        optimizers.Adam(1e-3, gradient_accumulation_steps=2), **PLAIN
     ),
     "accumulation-jit": lambda: compiled(
-        O.SGD(1e-2, gradient_accumulation_steps=2), **JIT
+        optimizers.SGD(1e-2, gradient_accumulation_steps=2), **JIT
     ),
     "accumulation-chunk": lambda: compiled(
-        O.Lion(1e-3, gradient_accumulation_steps=3), **CHUNK
+        optimizers.Lion(1e-3, gradient_accumulation_steps=3), **CHUNK
     ),
     "rmsprop-schedule": lambda: compiled(
-        O.RMSprop(O.schedules.ExponentialDecay(1e-2, 2, 0.5)), **CHUNK
+        optimizers.RMSprop(optimizers.schedules.ExponentialDecay(1e-2, 2, 0.5)),
+        **CHUNK,
     ),
-    "nadam-float64": lambda: compiled(O.Nadam(1e-3), dtype="float64", **PLAIN),
+    "nadam-float64": lambda: compiled(
+        optimizers.Nadam(1e-3), dtype="float64", **PLAIN
+    ),
     "adagrad-clip": lambda: compiled(
-        O.Adagrad(1e-2, global_clipnorm=0.5), **PLAIN
+        optimizers.Adagrad(1e-2, global_clipnorm=0.5), **PLAIN
     ),
     "float16": lambda: compiled(_scaled(), dtype="mixed_float16", **PLAIN),
     "float16-jit": lambda: compiled(_scaled(), dtype="mixed_float16", **JIT),
