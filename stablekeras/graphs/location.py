@@ -140,8 +140,8 @@ def _span(traced, op):
         return None
     place = traced.place(op)
     fits = [
-        (last - first, path)
+        (last - first, -path.count("/"), path)
         for first, last, path in spans
         if first <= place < last
     ]
-    return min(fits)[1] if fits else None
+    return min(fits)[-1] if fits else None
