@@ -7,6 +7,7 @@ from keras import ops as kops
 
 from stablekeras.losses.inputs import prepare
 from stablekeras.losses.origin import select
+from stablekeras.losses.recursion import scan
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops import log_softmax
 from stablekeras.ops.symbolic import stable
@@ -77,8 +78,9 @@ def _ctc(y_true, y_pred, frames=None):
     last = 2 * length[:, None]
     ends = kops.logical_and(place <= last, place >= kops.maximum(last - 1, 0))
     starts = kops.logical_and(place <= 1, place <= last)
-    final = _forward(emitted, starts, skips, frames)
-    loss = -_log_sum([final], kops.cast(ends, "bool"))
+    if frames is None:
+        frames = kops.ones_like(emitted[:, :, 0], dtype="bool")
+    loss = -_likelihood(starts, ends, skips, frames)(emitted)
     wide = keras.backend.result_type(dtype, "float32")
     return kops.cast(loss, wide)
 
@@ -94,9 +96,6 @@ def _with_blanks(labels):
 
 def _emissions(log_p, states):
     """Gathers log-probabilities of the states; shape (time, batch, states)."""
-    classes = kops.shape(log_p)[-1]
-    index = kops.one_hot(states, classes, dtype="bool")
-    del classes
     if keras.config.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -104,7 +103,6 @@ def _emissions(log_p, states):
             tf.transpose(log_p, (0, 2, 1)), states, axis=1, batch_dims=1
         )
         return tf.transpose(picked, (2, 0, 1))
-    del index
     wide = kops.broadcast_to(
         states[:, None, :],
         (states.shape[0], log_p.shape[1], states.shape[1]),
@@ -138,42 +136,97 @@ def _log_sum(terms, mask=None):
     return kops.where(empty, minus, log + kops.squeeze(peak, axis))
 
 
-def _forward(emitted, starts, skips, frames):
-    """Runs the forward recursion; returns the log-weights of the states."""
+def _likelihood(starts, ends, skips, frames):
+    """Returns the log-likelihood as a function of the emissions.
+
+    Its gradient is the share of the alignments that pass through a state,
+    from a second recursion backwards in time: differentiating the loop itself
+    would cost memory, and second derivatives under XLA.
+    """
+
+    @kops.custom_gradient
+    def log_likelihood(emitted):
+        alphas, total = _forward(emitted, starts, ends, skips, frames)
+
+        def gradient(*args, upstream=None):
+            seen, forward = emitted, alphas
+            if upstream is None:
+                (upstream,) = args
+            else:  # torch hands the saved input back
+                (seen,) = args
+                forward, _ = _forward(seen, starts, ends, skips, frames)
+            weight = _plus(forward, _backward(seen, ends, skips, frames))
+            minus = kops.cast(-math.inf, weight.dtype)
+            gone = kops.equal(weight, minus)
+            # Every frame's sum is the likelihood; its own rounds the least.
+            z = _log_sum([weight], kops.logical_not(gone))[:, :, None]
+            z = kops.where(kops.equal(z, minus), kops.zeros_like(z), z)
+            weight = kops.where(gone, kops.zeros_like(weight), weight)
+            share = kops.exp(kops.where(gone, minus, weight - z))
+            share = kops.where(frames[:, :, None], share, 0.0)
+            return share * upstream[None, :, None]
+
+        return total, gradient
+
+    return log_likelihood
+
+
+def _shifted(x, by):
+    """Moves log-weights to later states, or to earlier ones if negative."""
+    if by > 0:
+        x, pads = x[:, :-by], (by, 0)
+    else:
+        x, pads = x[:, -by:], (0, -by)
+    return kops.pad(x, ((0, 0), pads), constant_values=-math.inf)
+
+
+def _forward(emitted, starts, ends, skips, frames):
+    """Sums over the alignments up to each frame.
+
+    Returns:
+        `(alphas, total)`: log-weights of shape (time, batch, states), the
+        frame's emission included, and the log-likelihood.
+    """
     minus = kops.cast(-math.inf, emitted.dtype)
     never = kops.full_like(emitted[0], -math.inf)
     # Before the first frame all weight is ahead of the first two states.
     virgin = kops.where(starts, kops.zeros_like(never), minus)
 
-    def shifted(alpha, by):
-        return kops.pad(
-            alpha[:, :-by], ((0, 0), (by, 0)), constant_values=-math.inf
-        )
-
     def step(carry, inputs):
         alpha, fresh = carry
         emission, frame = inputs
-        moved = _log_sum(
-            [
-                alpha,
-                shifted(alpha, 1),
-                kops.where(skips, shifted(alpha, 2), minus),
-            ]
-        )
+        skipped = kops.where(skips, _shifted(alpha, 2), minus)
+        moved = _log_sum([alpha, _shifted(alpha, 1), skipped])
         before = kops.where(fresh[:, None], virgin, moved)
-        after = _plus(before, emission)
-        alpha = kops.where(frame[:, None], after, alpha)
+        alpha = kops.where(frame[:, None], _plus(before, emission), alpha)
         fresh = kops.logical_and(fresh, kops.logical_not(frame))
-        return (alpha, fresh), (alpha, fresh)
+        return (alpha, fresh), alpha
 
     batch = kops.ones_like(emitted[0, :, 0], dtype="bool")
-    if frames is None:
-        frames = kops.ones_like(emitted[:, :, 0], dtype="bool")
-    (alpha, fresh), _ = kops.scan(step, (never, batch), (emitted, frames))
+    (alpha, fresh), alphas = scan(step, (never, batch), (emitted, frames))
     # Without a single frame only the empty labelling is possible.
-    return kops.where(
-        fresh[:, None], kops.where(starts[:, :1], virgin, minus), alpha
+    nothing = kops.where(kops.any(ends[:, 1:], axis=1)[:, None], minus, virgin)
+    final = kops.where(fresh[:, None], nothing, alpha)
+    return alphas, _log_sum([final], ends)
+
+
+def _backward(emitted, ends, skips, frames):
+    """Sums over the alignments after each frame; shape as `_forward`'s."""
+    minus = kops.cast(-math.inf, emitted.dtype)
+    last = kops.where(
+        ends, kops.zeros_like(emitted[0]), kops.full_like(emitted[0], -math.inf)
     )
+
+    def step(carry, inputs):
+        (beta,) = carry
+        emission, frame = inputs
+        weight = _plus(beta, emission)
+        skipped = _shifted(kops.where(skips, weight, minus), -2)
+        moved = _log_sum([weight, _shifted(weight, -1), skipped])
+        return (kops.where(frame[:, None], moved, beta),), beta
+
+    _, betas = scan(step, (last,), (emitted, frames), reverse=True)
+    return betas
 
 
 def _plus(a, b):
@@ -211,12 +264,24 @@ class CTC(LossFunctionWrapper):
     def __init__(self, reduction="sum_over_batch_size", name="ctc", dtype=None):
         super().__init__(ctc, name=name, reduction=reduction, dtype=dtype)
 
-    def _reduced_axes(self, keep, y_true, y_pred):
-        return (1, 2)
+        self._frames = None
 
     def _select(self, keep, y_true, y_pred):
-        rows = kops.reshape(keep, (-1,))
-        rows = kops.broadcast_to(rows, (kops.shape(y_pred)[0],))
-        y_pred = select(rows[:, None, None], y_pred, 0.0)
-        y_true = kops.where(rows[:, None], y_true, kops.zeros_like(y_true))
-        return y_true, y_pred
+        shape = kops.shape(y_pred)
+        if len(keep.shape) == 2 and keep.shape[-1] != 1:
+            frames = kops.broadcast_to(keep, shape[:2])
+        else:
+            rows = kops.reshape(keep, (-1, 1))
+            frames = kops.broadcast_to(rows, shape[:2])
+        self._frames = frames
+        y_pred = select(frames[:, :, None], y_pred, 0.0)
+        kept = kops.any(frames, axis=1)[:, None]
+        return kops.where(kept, y_true, kops.zeros_like(y_true)), y_pred
+
+    def call(self, y_true, y_pred):
+        """Returns one loss per row."""
+        # Set by `_select` during this very call, for its frames only.
+        frames, self._frames = self._frames, None
+        if frames is not None:
+            frames = kops.transpose(frames)
+        return _ctc(y_true, y_pred, frames)
