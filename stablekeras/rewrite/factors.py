@@ -406,6 +406,7 @@ class Factors:
                 (raw(chosen), a.log.term(), b.log.term()),
                 "where({0}, {1}, {2})",
             ),
+            a.log or b.log,
         )
         return Factor(None, atom.linear(), a.guarded or b.guarded)
 

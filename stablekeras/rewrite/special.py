@@ -45,6 +45,8 @@ def log_one_minus_softmax(z, axis):
     """
     from stablekeras import ops as sk
 
+    top = tf.stop_gradient(tf.reduce_max(z, axis, keepdims=True))
+    z -= tf.where(tf.math.is_finite(top), top, tf.zeros_like(top))
     size = z.shape[axis] or tf.shape(z)[axis]
     winner = tf.argmax(z, axis=axis)
     wins = tf.one_hot(winner, size, axis=axis, on_value=True, off_value=False)

@@ -72,7 +72,8 @@ def verify(fn, *args):
 
 def _run(fn, args):
     @tf.function(autograph=False)
-    def both():
+    def both(*args):
+        sources = [a for a in args if a.dtype.is_floating]
         with tf.GradientTape() as tape:
             tape.watch(sources)
             value = tf.convert_to_tensor(fn(*args))
@@ -80,8 +81,7 @@ def _run(fn, args):
             value, sources, unconnected_gradients="zero"
         )
 
-    sources = [a for a in args if a.dtype.is_floating]
-    value, gradients = both()
+    value, gradients = both(*args)
     return value.numpy(), [tf.convert_to_tensor(g).numpy() for g in gradients]
 
 

@@ -40,13 +40,19 @@ def code_of(context, factor, op):
     for kind, code in _CODES.items():
         if kind in kinds:
             return code
-    for _, atom in pieces:
-        if atom.kind in ("moved", "log_chance") and atom.arg is not None:
-            inner = [a.kind for _, a in atom.arg.folded()[0]]
-            for kind, code in _CODES.items():
-                if kind in inner:
-                    return code
-    return "SK106"
+    return _code_inside(factor.log) or "SK106"
+
+
+def _code_inside(log):
+    """Returns the code of what was moved, chosen or joined."""
+    for _, atom in log.folded()[0]:
+        if atom.kind in _CODES:
+            return _CODES[atom.kind]
+        if atom.kind in ("moved", "chosen", "log_chance") and atom.arg:
+            found = _code_inside(atom.arg)
+            if found:
+                return found
+    return None
 
 
 def _log(context, op):
