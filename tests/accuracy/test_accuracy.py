@@ -1,6 +1,6 @@
 """Values and derivatives against the exact oracle, in every dtype and mode.
 
-The contract: within 4 ULP, counted on the exact value, beyond what one ULP of
+The contract: within 4 ULP (8 for losses), counted on the exact value, beyond what one ULP of
 input error causes; value and gradient. Second derivatives are finite where
 the truth is, and within 16 ULP.
 """
@@ -13,7 +13,7 @@ from tests.accuracy.backends import DTYPES, MODES
 from tests.accuracy.measure import measure, questions
 from tests.accuracy.registry import ENTRIES
 
-BOUND = 4.0
+BOUND = {"ops": 4.0, "activations": 4.0, "losses": 8.0}
 SECOND_BOUND = 16.0
 
 IDS = [
@@ -33,21 +33,30 @@ def _asked(index, count, seed):
 def _check(index, form, mode):
     entry = ENTRIES[index]
     figures = measure(entry, _asked(index, *form), mode)
+    bound = BOUND[entry.name.split(".")[0]]
     broken = [
         (dtype, what, getattr(f, what), getattr(f, f"{what}_at"))
         for dtype, f in figures.items()
-        for what, bound in (
-            ("value", BOUND),
-            ("gradient", BOUND),
+        for what, limit in (
+            ("value", bound),
+            ("gradient", bound),
             ("curve", SECOND_BOUND),
         )
-        if getattr(f, what) > bound
+        if getattr(f, what) > limit
     ]
     assert broken == []
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("index", range(len(ENTRIES)), ids=IDS)
+# Losses are costly to compile; the long form compiles them.
+QUICK = [
+    pytest.param(i, mode, id=f"{IDS[i]}-{mode}")
+    for i, entry in enumerate(ENTRIES)
+    for mode in MODES
+    if mode == "eager" or not entry.name.startswith("losses.")
+]
+
+
+@pytest.mark.parametrize(("index", "mode"), QUICK)
 def test_reduced_grid_keeps_the_contract(index, mode):
     """The function is within the contract on a compact grid."""
     _check(index, SHORT, mode)
