@@ -29,17 +29,20 @@ __all__ = [
 BATCH = 32
 
 
+@keras.saving.register_keras_serializable(package="stablekeras")
 def sigmoid_by_hand(x):
     """The logistic function as the textbook writes it."""
     return 1 / (1 + keras.ops.exp(-x))
 
 
+@keras.saving.register_keras_serializable(package="stablekeras")
 def softmax_by_hand(x):
     """The softmax as the textbook writes it."""
     e = keras.ops.exp(x)
     return e / keras.ops.sum(e, axis=-1, keepdims=True)
 
 
+@keras.saving.register_keras_serializable(package="stablekeras")
 def binary_loss_by_hand(y_true, y_pred):
     """Binary cross-entropy as the textbook writes it."""
     log = keras.ops.log
@@ -48,11 +51,13 @@ def binary_loss_by_hand(y_true, y_pred):
     )
 
 
+@keras.saving.register_keras_serializable(package="stablekeras")
 def categorical_loss_by_hand(y_true, y_pred):
     """Categorical cross-entropy as the textbook writes it."""
     return keras.ops.sum(-keras.ops.log(y_pred) * y_true, axis=-1)
 
 
+@keras.saving.register_keras_serializable(package="stablekeras")
 class Recorded(keras.Sequential):
     """A `Sequential` whose step also returns the norm of its gradient."""
 

@@ -1,7 +1,9 @@
 """A recorded incident, run again in a new process."""
 
+import contextlib
 import dataclasses
 import importlib
+import re
 
 import keras
 
@@ -14,6 +16,7 @@ __all__ = ["replay_bundle"]
 # Configurations may name classes of these packages only: naming a module
 # imports it, and importing runs code.
 _TRUSTED = ("keras", "stablekeras", "builtins")
+_OWN = re.compile(r"stablekeras(\.[a-z_]+)*")
 
 
 def replay_bundle(path, *, model=None):
@@ -64,9 +67,9 @@ def _build(bundle, model):
                 f"model={model!r}. Pass, say, train:build_model."
             )
         model = getattr(importlib.import_module(module), name)
-    if model is not None and not isinstance(model, keras.Model):
-        model = model()
     if model is not None:
+        if not isinstance(model, keras.Model):
+            model = model()
         if not isinstance(model, keras.Model) or model.optimizer is None:
             raise ReplayError(
                 "model must be a compiled keras.Model, or a function that "
@@ -86,21 +89,29 @@ def _build(bundle, model):
             bundle.model, safe_mode=True
         )
     except Exception as e:
+        # Keras adds the whole configuration; its first sentence says enough.
+        reason = str(e).split(" Full object config")[0].split(". ")[0]
         raise ReplayError(
             "The recorded model must be buildable from its configuration. "
-            f"Received: {type(e).__name__}: {e} Pass model=, or --model "
+            f"Received: {type(e).__name__}: {reason}. Pass model=, or --model "
             "module:factory, naming the function that builds and compiles it."
         ) from e
 
 
 def _refuse_untrusted(config):
-    """Raises where the configuration names a module that is not trusted."""
+    """Raises where the configuration names a module that is not trusted.
+
+    Modules of this package are imported: that registers their classes.
+    """
     pending = [config]
     registered = keras.saving.get_custom_objects()
     while pending:
         item = pending.pop()
         if isinstance(item, dict):
             module = item.get("module")
+            if isinstance(module, str) and _OWN.fullmatch(module):
+                with contextlib.suppress(ImportError):
+                    importlib.import_module(module)
             known = item.get("registered_name") in registered
             if (
                 isinstance(module, str)
