@@ -21,6 +21,8 @@ from tensorflow.python.autograph.impl import api as autograph_api
 from tensorflow.python.eager import backprop
 from tensorflow.python.framework.func_graph import FuncGraph
 
+from stablekeras.graphs.concrete import answer_with_values
+
 __all__ = ["Traced", "array_paths", "trace"]
 
 
@@ -102,6 +104,8 @@ def trace(
 
     Python control flow on tensors is converted if, and only if, `fn` cannot
     be traced without: code that is not converted keeps its line numbers.
+    Code that asks a tensor for its value, by `numpy()` or `float()`, is given
+    the value that it has in this run.
 
     Args:
         fn: Any function of tensors. It may hold a `tf.GradientTape`, write
@@ -125,11 +129,19 @@ def trace(
     given = (args, kwargs or {}, names, variables, differentiate)
     try:
         return _trace(fn, *given)
-    except tf.errors.OperatorNotAllowedInGraphError:
-        return _trace(_converted(fn), *given)
+    except Exception as error:
+        first = error
+    # What cannot be traced as it is: Python control flow on tensors, then
+    # code that asks a tensor for its value.
+    if isinstance(first, tf.errors.OperatorNotAllowedInGraphError):
+        with contextlib.suppress(Exception):
+            return _trace(_converted(fn), *given)
+    with contextlib.suppress(Exception):
+        return _trace(fn, *given, by_value=True)
+    raise first
 
 
-def _trace(fn, args, kwargs, names, variables, differentiate):
+def _trace(fn, args, kwargs, names, variables, differentiate, by_value=False):
     graph = FuncGraph("stablekeras_trace")
     traced = Traced(graph=graph)
 
@@ -150,6 +162,7 @@ def _trace(fn, args, kwargs, names, variables, differentiate):
         graph.as_default(),
         _watch_layers(traced),
         _watch_tapes(traced),
+        answer_with_values(traced) if by_value else contextlib.nullcontext(),
     ):
         # What the function warns of, it has said when it really ran.
         warnings.simplefilter("ignore")

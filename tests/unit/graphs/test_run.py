@@ -226,3 +226,27 @@ def test_badness_by_layer_and_direction():
     assert counts["root", "forward"] == (0, 24)
     assert counts["root", "backward"] == (24, 24)
     assert counts["loss", "forward"][0] == 0
+
+
+def test_code_that_asks_for_values_is_given_them():
+    """`numpy()`, `float()` and `if` see the values of this run."""
+    seen = []
+
+    def fn(x):
+        total = tf.reduce_sum(x)
+        seen.append(float(total.numpy()))
+        if total < 1e9 and float(total) < 1e9:
+            return total * 2.0
+        return total
+
+    (value,), _ = _values(fn, X)
+    assert seen[-1] == pytest.approx(float(X.sum()), rel=1e-6)
+    assert value == pytest.approx(2 * seen[-1], rel=1e-6)
+
+
+def test_an_error_of_the_function_itself_is_its_own():
+    """What fails whichever way it is traced raises what it first raised."""
+    with pytest.raises(ValueError, match="Dimensions must be equal"):
+        trace(lambda x: tf.matmul(x, x), (X,))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        trace(lambda x: x.no_such_name, (X,))
