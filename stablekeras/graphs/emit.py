@@ -166,7 +166,7 @@ def inline(body, inputs, origins=None, limit=20_000):
             continue
         fed = [made[id(t)] for t in op.inputs]
         if bodies(op):
-            outputs = rebuild(op, fed)
+            outputs = rebuild(op, fed, origins=origins)
             if outputs is None:
                 return None
         else:
@@ -218,7 +218,7 @@ def is_pure(op):
     return not op.op_def.is_stateful or op.type in _PURE
 
 
-def rebuild(op, inputs, change=None):
+def rebuild(op, inputs, change=None, origins=None):
     """Emits a call, a branch or a loop with its bodies written out.
 
     Args:
@@ -226,6 +226,7 @@ def rebuild(op, inputs, change=None):
         inputs: Its inputs.
         change: Function of the outputs of each body and the ops that made
             them, run while that body is being traced; returns its outputs.
+        origins: Filled with the op of the body that each new op copies.
 
     Returns:
         List of outputs, or `None` if the op cannot be built again.
@@ -235,7 +236,7 @@ def rebuild(op, inputs, change=None):
 
     def traced(graph, given):
         def body(*args):
-            outputs = inline(graph, args)
+            outputs = inline(graph, args, origins)
             if outputs is None:
                 raise NotImplementedError(op.type)
             return change(outputs)

@@ -9,10 +9,9 @@ one function have one form: `p / (1 - p)` of a sigmoid is `exp(z)` because
 
 import math
 
-import keras
 import tensorflow as tf
 
-from stablekeras import ops as sk
+from stablekeras.rewrite import native
 from stablekeras.rewrite.terms import Leaf, Number, Term
 
 __all__ = [
@@ -173,7 +172,7 @@ def _piece_term(atom, factor):
     if atom.kind == "log_sigmoid" and factor < 0:
         arg = atom.arg.times(-1.0)
         return scale_term(
-            Term(sk.softplus, (arg.term(),), "softplus({0})"), -factor
+            Term(tf.nn.softplus, (arg.term(),), "softplus({0})"), -factor
         )
     return scale_term(atom.term(), factor)
 
@@ -197,7 +196,7 @@ def _log_sigmoid_atom(arg):
     return Atom(
         "log_sigmoid",
         arg.key,
-        lambda: Term(sk.log_sigmoid, (arg.term(),), "log_sigmoid({0})"),
+        lambda: Term(native.log_sigmoid, (arg.term(),), "log_sigmoid({0})"),
         arg,
     )
 
@@ -220,7 +219,7 @@ def log_add(logs):
 def _log_add_term(terms):
     total = terms[0]
     for term in terms[1:]:
-        total = Term(sk.logaddexp, (total, term), "logaddexp({0}, {1})")
+        total = Term(native.logaddexp, (total, term), "logaddexp({0}, {1})")
     return total
 
 
@@ -254,7 +253,7 @@ def log_sum(arg, axes, keepdims, constant_along=None, spread=None):
             "log_sum",
             (arg.key, axes, keepdims),
             lambda: Term(
-                lambda x: sk.logsumexp(x, axis=axes, keepdims=keepdims),
+                lambda x: native.logsumexp(x, axis=axes, keepdims=keepdims),
                 (spread(arg.term()),),
                 f"logsumexp({{0}}, axis={_axes_text(axes)})",
             ),
@@ -273,17 +272,9 @@ def log_one_minus_exp(arg):
     return Atom(
         "log1mexp",
         arg.key,
-        lambda: Term(_log1mexp, (arg.term(),), "log1mexp({0})"),
+        lambda: Term(native.log1mexp, (arg.term(),), "log1mexp({0})"),
         arg,
     ).linear()
-
-
-def _log1mexp(x):
-    # Below zero the logarithm is that of a negative number: NaN.
-    x = keras.ops.convert_to_tensor(x)
-    wrong = x < 0
-    value = sk.log1mexp(tf.where(wrong, tf.ones_like(x), x))
-    return tf.where(wrong, tf.constant(math.nan, x.dtype), value)
 
 
 def _fold_softmax(rest, key, atom):
@@ -300,7 +291,7 @@ def _fold_softmax(rest, key, atom):
         "log_softmax",
         (atom.arg.key, axis),
         lambda: Term(
-            lambda z: sk.log_softmax(z, axis=axis),
+            lambda z: native.log_softmax(z, axis=axis),
             (atom.arg.term(),),
             f"log_softmax({{0}}, axis={axis})",
         ),

@@ -46,20 +46,21 @@ _FORMULAS = _by_op(FORMULAS)
 _GUARDS = _by_op(GUARDS)
 
 
-def rewrite(outputs, is_own, arguments=()):
+def rewrite(outputs, is_own, arguments=(), again=False):
     """Returns stable stand-ins of tensors, and what was replaced.
 
     Args:
         outputs: Tensors of the current graph.
         is_own: Function of an op: whether it may be replaced.
         arguments: Tensors from outside that may be replaced as well.
+        again: Whether what a rewrite emitted may be replaced as well.
 
     Returns:
         `(tensors, rewrites)`; a tensor with nothing to replace behind it is
         returned as it is.
     """
     with tf.name_scope(SCOPE):
-        plan = Plan(outputs, is_own, arguments)
+        plan = Plan(outputs, is_own, arguments, again=again)
         if not plan.proposals and not plan.inner and not plan.sums:
             return list(outputs), []
         return plan.emit(), plan.rewrites
@@ -73,15 +74,17 @@ class Plan:
         is_own: Function of an op: whether it may be replaced.
         arguments: Tensors from outside that may be replaced as well.
         dry: Whether only to look: calls are not written out.
+        again: Whether what a rewrite emitted may be replaced as well.
     """
 
-    def __init__(self, outputs, is_own, arguments=(), dry=False):
+    def __init__(self, outputs, is_own, arguments=(), dry=False, again=False):
         self.outputs = list(outputs)
         self.reading = Reading()
         self.factors = Factors(self.reading)
         self.is_own = is_own
         self.border = set()
         self.dry = dry
+        self.again = again
         self.proposals = {}
         self.inner = set()
         self.origins = {}
@@ -98,7 +101,7 @@ class Plan:
 
     def owns(self, op):
         """Returns whether an op may be replaced."""
-        if SCOPE in op.name:
+        if SCOPE in op.name and not self.again:
             return op in self._written_out
         return op in self._written_out or op in self.border or self.is_own(op)
 
@@ -352,7 +355,9 @@ class Plan:
 
         def change(outputs):
             graph = tf.compat.v1.get_default_graph()
-            new, rewrites = rewrite(outputs, lambda op: op.graph is graph)
+            new, rewrites = rewrite(
+                outputs, lambda op: op.graph is graph, again=True
+            )
             found.extend(rewrites)
             return new
 

@@ -4,6 +4,8 @@ import math
 
 import tensorflow as tf
 
+from stablekeras.rewrite.native import logsumexp, softmax
+
 __all__ = ["exp_where", "log_erfc", "log_one_minus_softmax"]
 
 
@@ -43,17 +45,15 @@ def log_one_minus_softmax(z, axis):
     All but the largest entry are at most 1/2 and leave digits enough. For
     the largest it is the sum of the others, in the log domain.
     """
-    from stablekeras import ops as sk
-
     top = tf.stop_gradient(tf.reduce_max(z, axis, keepdims=True))
     z -= tf.where(tf.math.is_finite(top), top, tf.zeros_like(top))
     size = z.shape[axis] or tf.shape(z)[axis]
     winner = tf.argmax(z, axis=axis)
     wins = tf.one_hot(winner, size, axis=axis, on_value=True, off_value=False)
-    p = sk.softmax(z, axis=axis)
+    p = softmax(z, axis)
     low = tf.math.log1p(-tf.where(wins, tf.zeros_like(p), p))
     others = tf.where(wins, tf.constant(-math.inf, z.dtype), z)
-    rest = sk.logsumexp(others, axis=axis, keepdims=True) - sk.logsumexp(
-        z, axis=axis, keepdims=True
+    rest = logsumexp(others, axis, keepdims=True) - logsumexp(
+        z, axis, keepdims=True
     )
     return tf.where(wins, rest, low)

@@ -1,6 +1,7 @@
 """`stabilize`: a function whose formulas are stable before they are derived."""
 
 import functools
+import inspect
 import warnings
 import weakref
 
@@ -172,6 +173,9 @@ class _Stabilizer:
         def body(*args, **kwargs):
             return self._in_graph(current_graph(), args, kwargs, fn)
 
+        if inspect.isfunction(self.inner):
+            # Its own argument names stand in the listed rewrites.
+            body = functools.wraps(self.inner)(body)
         return tf.function(body, autograph=False, reduce_retracing=True)
 
     def _warn(self, why):

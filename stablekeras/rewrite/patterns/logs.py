@@ -2,7 +2,6 @@
 
 import tensorflow as tf
 
-from stablekeras import ops as sk
 from stablekeras.rewrite.linear import add_terms
 from stablekeras.rewrite.pattern import Pattern, Proposal
 from stablekeras.rewrite.patterns.exact import is_benign, neg_of
@@ -76,7 +75,7 @@ def _log_near_one(context, op):
         if context.reading.scalar(one) == 1.0:
             if context.reading.bounds(u)[0] >= 1e-2:
                 return None
-            term = Term(sk.log1p, (Leaf(u),), "log1p({0})")
+            term = Term(tf.math.log1p, (Leaf(u),), "log1p({0})")
             return Proposal("SK103", term)
     return None
 

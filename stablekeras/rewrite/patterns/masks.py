@@ -5,8 +5,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from stablekeras import ops as sk
 from stablekeras.graphs.emit import copy_op
+from stablekeras.rewrite import native
 from stablekeras.rewrite.need import mask_of
 from stablekeras.rewrite.pattern import Pattern, Proposal
 from stablekeras.rewrite.terms import Leaf, Term, raw
@@ -155,10 +155,11 @@ def _picks(reading, tensor):
 def _softmax(context, op):
     if not _may_hold_minus_inf(context.reading, op.inputs[0]):
         return None
-    function = sk.softmax if op.type == "Softmax" else sk.log_softmax
-    name = "softmax" if op.type == "Softmax" else "log_softmax"
+    soft = op.type == "Softmax"
+    function = native.softmax if soft else native.log_softmax
+    name = "softmax" if soft else "log_softmax"
     term = Term(
-        function,
+        lambda x: function(x, masked=True),
         (Leaf(op.inputs[0]),),
         f"{name}({{0}}), 0 where all is masked",
     )

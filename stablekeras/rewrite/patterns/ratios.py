@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from stablekeras import ops as sk
+from stablekeras.rewrite import native
 from stablekeras.rewrite.pattern import Pattern, Proposal
 from stablekeras.rewrite.patterns.exact import is_benign
 from stablekeras.rewrite.shield import shield
@@ -37,12 +37,12 @@ def value_term(factor, need=None):
 def _exp_term(log, need):
     atom = log.only("log_sigmoid")
     if atom is not None:
-        return Term(sk.sigmoid, (atom.arg.term(),), "sigmoid({0})")
+        return Term(native.sigmoid, (atom.arg.term(),), "sigmoid({0})")
     atom = log.only("log_softmax")
     if atom is not None:
         axis = atom.axes[0]
         return Term(
-            lambda z: sk.softmax(z, axis=axis),
+            lambda z: native.softmax(z, axis),
             (atom.arg.term(),),
             f"softmax({{0}}, axis={axis})",
         )
@@ -142,7 +142,7 @@ def _difference(context, op):
 
 def _expm1(inner, negative):
     def term(x):
-        value = Term(sk.expm1, (x,), "expm1({0})")
+        value = Term(tf.math.expm1, (x,), "expm1({0})")
         return Term(tf.negative, (value,), "-{0}") if negative else value
 
     x = Leaf(inner.inputs[0])
