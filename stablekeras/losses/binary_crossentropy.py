@@ -11,6 +11,7 @@ from stablekeras.losses.kernels import (
     rest_sums,
 )
 from stablekeras.losses.logits import logits_of, origin_of
+from stablekeras.losses.origin import cast_probabilities
 from stablekeras.losses.reduction import mean
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops.symbolic import stable
@@ -53,7 +54,7 @@ def binary_crossentropy(
     array([100.])
     """
     check_fraction("label_smoothing", label_smoothing)
-    y_true, y_pred, dtype = prepare(y_true, y_pred)
+    y_true, y_pred, dtype = prepare(y_true, y_pred, cast_probabilities)
     same_shape(y_true, y_pred)
     if label_smoothing:
         y_true = y_true * (1.0 - label_smoothing) + 0.5 * label_smoothing
@@ -108,6 +109,8 @@ class BinaryCrossentropy(LossFunctionWrapper):
     >>> float(loss([[0.0]], np.array([[1e4]], "float32")))
     10000.0
     """
+
+    _cast = staticmethod(cast_probabilities)
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from stablekeras.losses.fused import dense_crossentropy
 from stablekeras.losses.inputs import prepare, same_shape
 from stablekeras.losses.kernels import categorical_from_probabilities
 from stablekeras.losses.logits import logits_of
+from stablekeras.losses.origin import cast_probabilities
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops import logsumexp
 from stablekeras.ops.symbolic import stable
@@ -118,7 +119,7 @@ def categorical_crossentropy(
     check_axis(axis)
     check_fraction("label_smoothing", label_smoothing)
     check_not_negative("z_loss", z_loss)
-    y_true, y_pred, dtype = prepare(y_true, y_pred)
+    y_true, y_pred, dtype = prepare(y_true, y_pred, cast_probabilities)
     warn_of_one_class(y_pred, axis, "categorical_crossentropy")
     same_shape(y_true, y_pred)
     y_true = smooth_labels(y_true, label_smoothing, axis)
@@ -164,6 +165,8 @@ class CategoricalCrossentropy(LossFunctionWrapper):
     >>> float(loss([[0, 1]], np.array([[1e4, 0.0]], "float32")))
     10000.0
     """
+
+    _cast = staticmethod(cast_probabilities)
 
     def __init__(
         self,

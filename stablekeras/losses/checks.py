@@ -42,7 +42,7 @@ def check_axis(axis):
 
 def check_fraction(name, value):
     """Raises unless a number is in [0, 1]."""
-    if isinstance(value, numbers.Real) and not 0 <= value <= 1:
+    if isinstance(value, (int, float)) and not 0 <= value <= 1:
         raise ValueError(
             f"{name} must be in [0, 1]. Received: {name}={value}. "
             f"Pass {name}=0.0 for none."
@@ -51,7 +51,7 @@ def check_fraction(name, value):
 
 def check_not_negative(name, value):
     """Raises unless a number is finite and at least 0."""
-    if isinstance(value, numbers.Real) and not 0 <= value < float("inf"):
+    if isinstance(value, (int, float)) and not 0 <= value < float("inf"):
         raise ValueError(
             f"{name} must be finite and >= 0. Received: {name}={value}. "
             f"Pass {name}=0.0 for none."
@@ -60,7 +60,7 @@ def check_not_negative(name, value):
 
 def check_positive(name, value):
     """Raises unless a number is finite and greater than 0."""
-    if isinstance(value, numbers.Real) and not 0 < value < float("inf"):
+    if isinstance(value, (int, float)) and not 0 < value < float("inf"):
         raise ValueError(
             f"{name} must be finite and > 0. Received: {name}={value}. "
             f"Pass {name}=1.0 for the usual loss."

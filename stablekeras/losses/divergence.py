@@ -6,7 +6,7 @@ from keras import ops as kops
 from stablekeras.losses.inputs import prepare, same_rank
 from stablekeras.losses.kernels import clamp_floor, poisson_terms
 from stablekeras.losses.logits import origin_of
-from stablekeras.losses.origin import log_probabilities
+from stablekeras.losses.origin import cast_probabilities, log_probabilities
 from stablekeras.losses.reduction import mean
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops import clamped_log, xlogy
@@ -43,7 +43,7 @@ def kl_divergence(y_true, y_pred):
     >>> stablekeras.losses.kl_divergence([[1, 0]], p).numpy().round(3)
     array([46.052])
     """
-    y_true, y_pred, dtype = prepare(y_true, y_pred)
+    y_true, y_pred, dtype = prepare(y_true, y_pred, cast_probabilities)
     y_true, y_pred = same_rank(y_true, y_pred)
     y = kops.clip(y_true, 0.0, 1.0)
     origin = origin_of(y_pred, "softmax", y.dtype)
@@ -82,7 +82,7 @@ def poisson(y_true, y_pred):
     >>> stablekeras.losses.poisson([[0, 3]], p).numpy()
     array([0.5])
     """
-    y_true, y_pred, dtype = prepare(y_true, y_pred)
+    y_true, y_pred, dtype = prepare(y_true, y_pred, cast_probabilities)
     y_true, y_pred = same_rank(y_true, y_pred)
     y_true = y_true + kops.zeros_like(y_pred)
     return kops.cast(mean(poisson_terms(y_true, y_pred)), dtype)
@@ -108,6 +108,8 @@ class KLDivergence(LossFunctionWrapper):
     >>> float(loss([[0.0, 1.0]], np.array([[1.0, 0.5]]))) == np.log(2)
     True
     """
+
+    _cast = staticmethod(cast_probabilities)
 
     def __init__(
         self, reduction="sum_over_batch_size", name="kl_divergence", dtype=None
@@ -136,6 +138,8 @@ class Poisson(LossFunctionWrapper):
     >>> float(stablekeras.losses.Poisson()([[2.0]], np.array([[1.0]])))
     1.0
     """
+
+    _cast = staticmethod(cast_probabilities)
 
     def __init__(
         self, reduction="sum_over_batch_size", name="poisson", dtype=None

@@ -22,6 +22,7 @@ from stablekeras.losses.kernels import (
     rest_sums,
 )
 from stablekeras.losses.logits import logits_of
+from stablekeras.losses.origin import cast_probabilities
 from stablekeras.losses.reduction import mean, with_value
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops import clamped_log
@@ -125,7 +126,7 @@ def binary_focal_crossentropy(
     check_fraction("alpha", alpha)
     check_not_negative("gamma", gamma)
     check_fraction("label_smoothing", label_smoothing)
-    y_true, y_pred, dtype = prepare(y_true, y_pred)
+    y_true, y_pred, dtype = prepare(y_true, y_pred, cast_probabilities)
     same_shape(y_true, y_pred)
     y = y_true
     if label_smoothing:
@@ -197,7 +198,7 @@ def categorical_focal_crossentropy(
     check_axis(axis)
     check_not_negative("gamma", gamma)
     check_fraction("label_smoothing", label_smoothing)
-    y_true, y_pred, dtype = prepare(y_true, y_pred)
+    y_true, y_pred, dtype = prepare(y_true, y_pred, cast_probabilities)
     warn_of_one_class(y_pred, axis, "categorical_focal_crossentropy")
     same_shape(y_true, y_pred)
     y = smooth_labels(y_true, label_smoothing, axis)
@@ -271,6 +272,8 @@ class BinaryFocalCrossentropy(LossFunctionWrapper):
     10000.0
     """
 
+    _cast = staticmethod(cast_probabilities)
+
     def __init__(
         self,
         apply_class_balancing=False,
@@ -334,6 +337,8 @@ class CategoricalFocalCrossentropy(LossFunctionWrapper):
     >>> float(loss([[0, 1]], np.array([[400.0, 0.0]], "float32")))
     100.0
     """
+
+    _cast = staticmethod(cast_probabilities)
 
     def __init__(
         self,

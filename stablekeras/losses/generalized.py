@@ -7,7 +7,7 @@ from stablekeras.losses.fused import sparse_crossentropy
 from stablekeras.losses.inputs import prepare
 from stablekeras.losses.kernels import clamp_floor
 from stablekeras.losses.logits import origin_of
-from stablekeras.losses.origin import log_probabilities
+from stablekeras.losses.origin import cast_probabilities, log_probabilities
 from stablekeras.losses.sparse_crossentropy import class_numbers, pick
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops.elementary import expm1_kernel
@@ -63,7 +63,7 @@ def categorical_generalized_cross_entropy(y_true, y_pred, q):
     """
     _check_q(q)
     labels = class_numbers(y_true, len(y_pred.shape), -1)
-    _, y_pred, dtype = prepare(0, y_pred)
+    _, y_pred, dtype = prepare(0, y_pred, cast_probabilities)
     origin = origin_of(y_pred, "softmax", y_pred.dtype)
     if origin is None:
         loss = _from_probability(pick(y_pred, labels), q)
@@ -113,6 +113,8 @@ class CategoricalGeneralizedCrossEntropy(LossFunctionWrapper):
     >>> float(loss(np.array([0]), np.array([[0.25, 0.75]])))
     1.0
     """
+
+    _cast = staticmethod(cast_probabilities)
 
     def __init__(
         self,

@@ -46,12 +46,13 @@ def set_keras_mask(x, mask):
         x._keras_mask = mask
 
 
-def prepare(y_true, y_pred):
+def prepare(y_true, y_pred, cast=None):
     """Converts labels and predictions to the dtype to compute in.
 
     Args:
         y_true: Array-like of any real dtype.
         y_pred: Array-like; its dtype is that of the answer.
+        cast: Function that casts the predictions; a plain cast by default.
 
     Returns:
         `(y_true, y_pred, dtype)`: two tensors in float64 if `y_pred` is
@@ -61,6 +62,8 @@ def prepare(y_true, y_pred):
     dtype = result_dtype(y_pred)
     work = compute_dtype(dtype)
     y_true = kops.cast(kops.convert_to_tensor(y_true), work)
+    if cast is not None:
+        return y_true, cast(y_pred, work), dtype
     return y_true, carry_origin(y_pred, kops.cast(y_pred, work)), dtype
 
 

@@ -1,5 +1,7 @@
 """The base class of losses: dtypes, masks, weights and reduction."""
 
+import numbers
+
 import keras
 from keras import ops as kops
 
@@ -16,6 +18,13 @@ from stablekeras.losses.selection import merge_weights, spread
 from stablekeras.ops.precision import compute_dtype
 
 __all__ = ["Loss"]
+
+
+def _cast_prediction(x, dtype):
+    out = carry_origin(x, kops.cast(x, dtype))
+    if out is not x:
+        set_keras_mask(out, keras_mask(x))
+    return out
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
@@ -56,6 +65,7 @@ class Loss(keras.losses.Loss):
 
     # What excluded predictions are replaced by: finite in every loss.
     _safe = 0.5
+    _cast = staticmethod(_cast_prediction)
 
     def __init__(self, name=None, reduction="sum_over_batch_size", dtype=None):
         check_reduction(reduction)
@@ -75,12 +85,11 @@ class Loss(keras.losses.Loss):
         """
         with keras.name_scope(self.name):
             mask = keras_mask(y_pred)
-            y_pred = keras.tree.map_structure(kops.convert_to_tensor, y_pred)
-            y_true = keras.tree.map_structure(kops.convert_to_tensor, y_true)
+            y_pred, y_true = _tensors(y_pred), _tensors(y_true)
             dtype = self._result_dtype(y_pred)
             work = compute_dtype(dtype)
             y_pred = keras.tree.map_structure(
-                lambda x: _cast_prediction(x, work), y_pred
+                lambda x: self._cast(x, work), y_pred
             )
             y_true = self._prepare_labels(y_true, work)
             weights = merge_weights(sample_weight, mask, self.reduction, work)
@@ -131,7 +140,11 @@ class Loss(keras.losses.Loss):
             return y_true, y_pred
         axes = self._reduced_axes(keep, y_true, y_pred)
         rank = len(y_pred.shape)
-        wide = None if axes == "unknown" else spread(keep, rank, axes)
+        wide = (
+            None
+            if axes == "unknown"
+            else spread(keep, tuple(y_pred.shape), axes)
+        )
         if wide is None:
             return y_true, y_pred
         y_pred = select(wide, y_pred, self._safe)
@@ -162,6 +175,14 @@ class Loss(keras.losses.Loss):
         return () if tail else "unknown"
 
 
+def _tensors(x):
+    """Converts an array, nested numbers, or each array of a structure."""
+    leaves = keras.tree.flatten(x)
+    if leaves and all(isinstance(leaf, numbers.Number) for leaf in leaves):
+        return kops.convert_to_tensor(x)
+    return keras.tree.map_structure(kops.convert_to_tensor, x)
+
+
 def _fits(seen, shape, strict=False):
     if len(seen) != len(shape):
         return False
@@ -172,13 +193,6 @@ def _fits(seen, shape, strict=False):
         or (b is None and not strict)
         for a, b in zip(seen, shape, strict=True)
     )
-
-
-def _cast_prediction(x, dtype):
-    out = carry_origin(x, kops.cast(x, dtype))
-    if out is not x:
-        set_keras_mask(out, keras_mask(x))
-    return out
 
 
 def _both(mask, found):

@@ -7,12 +7,20 @@ logits that the activation attached are taken.
 """
 
 import keras
+import numpy as np
 from keras import ops as kops
 
-from stablekeras.losses.inputs import keras_mask, set_keras_mask
+from stablekeras.losses.inputs import carry_origin, keras_mask, set_keras_mask
 from stablekeras.ops import log_sigmoid, log_softmax, sigmoid, softmax
+from stablekeras.ops.precision import finfo
 
-__all__ = ["Origin", "find_origin", "log_probabilities", "select"]
+__all__ = [
+    "Origin",
+    "cast_probabilities",
+    "find_origin",
+    "log_probabilities",
+    "select",
+]
 
 _LIMIT = 64  # operations read back, far beyond any head of a model
 _TOLERANCE = {"float16": 4e-3, "bfloat16": 3e-2, "float64": 1e-10}
@@ -66,6 +74,46 @@ def log_probabilities(origin):
     if origin.kinds[0] == "sigmoid":
         return log_sigmoid(origin.logits)
     return log_softmax(origin.logits, axis=origin.axis)
+
+
+def cast_probabilities(x, dtype):
+    """Casts probabilities to the dtype to compute in.
+
+    A float16 gradient cannot hold `1 / p` below 1.5e-5, and infinity would
+    end the training. For such entries, where the logits are not to be found,
+    the gradient is the largest float16 instead.
+
+    Args:
+        x: Tensor.
+        dtype: Compute dtype.
+    """
+    given = keras.backend.standardize_dtype(x.dtype)
+    if given != "float16" or find_origin(x) is not None:
+        out = carry_origin(x, kops.cast(x, dtype))
+    else:
+        out = _limited(dtype)(x)
+    if out is not x:
+        set_keras_mask(out, keras_mask(x))
+    return out
+
+
+def _limited(dtype):
+    largest = finfo("float16").max
+
+    @kops.custom_gradient
+    def cast(x):
+        def gradient(*args, upstream=None):
+            seen, upstream = (
+                (x, args[0]) if upstream is None else (args[0], upstream)
+            )
+            steep = kops.cast(seen, upstream.dtype) * largest < 1
+            limited = kops.clip(upstream, -largest, largest)
+            out = kops.where(steep, limited, upstream)
+            return kops.cast(out, "float16")
+
+        return kops.cast(x, dtype), gradient
+
+    return cast
 
 
 def select(keep, x, safe):
@@ -199,6 +247,29 @@ def _replay(tf, origin, steps):
     return Origin(kinds, logits, axis)
 
 
+def _static(tf, tensor):
+    """Returns the value of a tensor that only depends on static shapes.
+
+    `tf.nn.softmax` along another axis than the last computes its permutation
+    from the rank with operations that TensorFlow does not fold.
+    """
+    value = tf.get_static_value(tensor)
+    if value is not None or len(tensor.op.inputs) == 0:
+        return value
+    known = [_static(tf, x) for x in tensor.op.inputs]
+    if any(x is None for x in known):
+        return None
+    folds = {
+        "Sub": np.subtract,
+        "AddV2": np.add,
+        "Range": np.arange,
+        "Pack": lambda *xs: np.stack(xs),
+        "ConcatV2": lambda *xs: np.concatenate(xs[:-1]),
+    }
+    fold = folds.get(tensor.op.type)
+    return None if fold is None else fold(*known)
+
+
 def _moved(tf, op, axis):
     """Returns where an axis (negative) is after `op`; None if unsure."""
     before, after = op.inputs[0].shape, op.outputs[0].shape
@@ -209,12 +280,12 @@ def _moved(tf, op, axis):
         kept = axis == -1 and before[-1] is not None and before[-1] == after[-1]
         return -1 if kept and after.rank else None
     if op.type == "Transpose":
-        order = tf.get_static_value(op.inputs[1])
+        order = _static(tf, op.inputs[1])
         if order is None:
             return None
         return list(order).index(place) - after.rank
     if op.type == "ExpandDims":
-        new = tf.get_static_value(op.inputs[1])
+        new = _static(tf, op.inputs[1])
         if new is None:
             return None
         new = int(new) % after.rank

@@ -57,10 +57,9 @@ def mean(values, axis=-1, rescaled=None):
 
 def _count(values, axis):
     shape = kops.shape(values)
+    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
     if axis is None:
-        axes = range(len(shape))
-    else:
-        axes = axis if isinstance(axis, (tuple, list)) else (axis,)
+        axes = tuple(range(len(shape)))
     count = 1
     for a in axes:
         count = count * shape[a]

@@ -44,30 +44,31 @@ def merge_weights(sample_weight, mask, reduction, dtype):
     return weights
 
 
-def spread(keep, rank, axes):
+def spread(keep, shape, axes):
     """Reshapes a selection of losses so that it broadcasts to predictions.
 
     Args:
         keep: Boolean tensor that broadcasts to the losses.
-        rank: Rank of the predictions.
+        shape: Static shape of the predictions.
         axes: Axes of the predictions that the loss reduces; None for all.
 
     Returns:
-        Boolean tensor of rank `rank`, or None if no reading fits.
+        Boolean tensor of the rank of the predictions, or None if no reading
+        fits.
     """
+    rank = len(shape)
     if axes is None:
         keep = _squeezed(keep, rank)
         return _expanded(keep, range(len(keep.shape), rank), rank)
     axes = sorted(a % rank for a in axes)
-    losses = rank - len(axes)
-    keep = _squeezed(keep, losses)
-    if len(keep.shape) > losses:
+    losses = [d for i, d in enumerate(shape) if i not in axes]
+    keep = _squeezed(keep, len(losses))
+    if len(keep.shape) > len(losses):
         return None
-    if len(keep.shape) == 1 and losses == 2 and keep.shape[0] != 1:
+    if len(keep.shape) == len(losses) - 1 and losses[-1] == 1:
         # As in Keras: (n,) meets losses of shape (n, 1).
         keep = kops.expand_dims(keep, -1)
-    lead = losses - len(keep.shape)
-    for _ in range(lead):
+    for _ in range(len(losses) - len(keep.shape)):
         keep = kops.expand_dims(keep, 0)
     return _expanded(keep, axes, rank)
 

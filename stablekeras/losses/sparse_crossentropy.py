@@ -9,7 +9,7 @@ from stablekeras.losses.fused import sparse_crossentropy
 from stablekeras.losses.inputs import prepare, set_keras_mask
 from stablekeras.losses.kernels import clamp_floor
 from stablekeras.losses.logits import logits_of
-from stablekeras.losses.origin import select
+from stablekeras.losses.origin import cast_probabilities, select
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops import clamped_log
 from stablekeras.ops.symbolic import stable
@@ -101,7 +101,7 @@ def sparse_categorical_crossentropy(
     y_pred = kops.convert_to_tensor(y_pred)
     rank = len(y_pred.shape)
     labels = class_numbers(y_true, rank, axis)
-    _, y_pred, dtype = prepare(0, y_pred)
+    _, y_pred, dtype = prepare(0, y_pred, cast_probabilities)
     _check_shapes(labels, y_pred, axis)
     keep = None
     if ignore_class is not None:
@@ -191,6 +191,8 @@ class SparseCategoricalCrossentropy(LossFunctionWrapper):
     >>> float(loss(np.array([1, -1]), x))
     10000.0
     """
+
+    _cast = staticmethod(cast_probabilities)
 
     def __init__(
         self,

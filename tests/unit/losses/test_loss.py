@@ -1,0 +1,188 @@
+"""The base class: dtypes, selection, reduction."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from stablekeras import losses
+
+NAN, INF = float("nan"), float("inf")
+
+
+class Squared(losses.Loss):
+    """A loss of one's own, one value per entry."""
+
+    def call(self, y_true, y_pred):
+        return (y_true - y_pred) ** 2
+
+
+class Summed(losses.Loss):
+    """A loss of one's own, one value per row."""
+
+    def call(self, y_true, y_pred):
+        return keras.ops.sum((y_true - y_pred) ** 2, axis=-1)
+
+
+def step(loss, y_true, y_pred, weight=None):
+    """Value and gradient by the predictions."""
+    x = tf.convert_to_tensor(y_pred)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = loss(y_true, x, sample_weight=weight)
+    return value.numpy(), tape.gradient(value, x).numpy()
+
+
+@pytest.mark.parametrize("kind", [Squared, Summed])
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_zero_weight_rows_are_selected_away(kind, columns):
+    """NaN in a row of weight 0 reaches neither value nor gradient."""
+    y_pred = np.ones((2, columns), "float32")
+    y_pred[0] = NAN
+    weight = np.array([0.0, 1.0], "float32")
+    if kind is Squared:
+        weight = weight[:, None]
+    value, slope = step(kind(), np.zeros((2, columns)), y_pred, weight)
+    assert value == (0.5 if kind is Squared else columns / 2)
+    assert (slope[0] == 0).all()
+    assert np.isfinite(slope).all()
+
+
+def test_weights_of_columns_are_read_as_keras_reads_them():
+    """A vector of weights meets the last axis of entrywise losses."""
+    y_pred = np.array([[NAN, 1.0], [NAN, 3.0]], "float32")
+    value, slope = step(Squared(), np.zeros((2, 2)), y_pred, [0.0, 1.0])
+    assert value == 2.5
+    assert slope.tolist() == [[0.0, 0.5], [0.0, 1.5]]
+
+
+def test_labels_that_are_nan_are_selected_away():
+    """A NaN label under weight 0 reaches neither value nor gradient."""
+    labels = np.array([[NAN], [1.0]])
+    value, slope = step(
+        losses.MeanSquaredError(), labels, np.zeros((2, 1), "float32"), [0, 1]
+    )
+    assert value == 0.5
+    assert slope.tolist() == [[0.0], [-1.0]]
+
+
+@pytest.mark.parametrize(
+    ("reduction", "expected"),
+    [
+        ("sum_over_batch_size", 1.0),
+        ("sum", 2.0),
+        ("mean_with_sample_weight", 1.0),
+    ],
+)
+def test_masked_steps_are_selected_away(reduction, expected):
+    """NaN at a masked step changes nothing; the mean is over the others."""
+    y_pred = tf.constant([[[1.0], [NAN]], [[INF], [1.0]]])
+    y_pred._keras_mask = tf.constant([[True, False], [False, True]])
+    loss = losses.MeanSquaredError(reduction=reduction)
+    with tf.GradientTape() as tape:
+        tape.watch(y_pred)
+        value = loss(np.zeros((2, 2, 1)), y_pred)
+    slope = tape.gradient(value, y_pred).numpy()
+    assert value.numpy() == expected
+    assert np.isfinite(slope).all()
+    assert slope[0, 1] == slope[1, 0] == 0
+
+
+def test_nan_that_counts_stays_nan():
+    """A NaN prediction with a weight is not hidden."""
+    value, _ = step(losses.MeanSquaredError(), [[0.0]], np.array([[NAN]]))
+    assert np.isnan(value)
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "expected"),
+    [
+        ("float64", None, "float64"),
+        ("float32", None, "float32"),
+        ("float16", None, "float32"),
+        ("bfloat16", None, "float32"),
+        ("float32", "float16", "float16"),
+        ("float64", "float32", "float32"),
+        ("float16", "float64", "float64"),
+    ],
+)
+def test_dtype_of_the_result(given, asked, expected):
+    """Float64 stays; 16 bits are computed wider; `dtype` decides."""
+    loss = losses.MeanSquaredError(dtype=asked)
+    y_pred = tf.cast([[0.5]], given)
+    assert loss([[0.0]], y_pred).dtype == expected
+
+
+def test_float64_is_not_narrowed():
+    """1e30 squared is finite in float64."""
+    value = losses.MeanSquaredError()([[0.0]], np.array([[2.0**500]]))
+    assert value == 2.0**1000
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", None])
+@pytest.mark.parametrize("label", [257, 2049, 2**24 + 1])
+def test_class_numbers_are_never_rounded(dtype, label):
+    """A label is the class it names, whatever the dtype of the loss."""
+    loss = losses.SparseCategoricalCrossentropy(
+        from_logits=True, ignore_class=label, dtype=dtype
+    )
+    logits = np.zeros((2, 4), "float32")
+    ignored = float(loss(np.array([label, 1]), logits))
+    assert ignored == pytest.approx(np.log(4), rel=1e-2)
+    narrow = losses.SparseCategoricalCrossentropy(
+        from_logits=True, reduction=None, dtype=dtype
+    )
+    wide = np.zeros((1, 2050), "float32")
+    wide[0, min(label, 2049)] = 50.0
+    assert narrow(np.array([min(label, 2049)]), wide).numpy()[0] < 1e-3
+
+
+def test_means_overflow_only_where_the_truth_does():
+    """A sum beyond the largest number is no obstacle to its mean."""
+    y_pred = np.full((4, 1), 3e38, "float32")
+    value, slope = step(losses.MeanAbsoluteError(), np.zeros((4, 1)), y_pred)
+    assert value == np.float32(3e38)
+    assert slope.ravel().tolist() == [0.25] * 4
+
+
+def test_config_keeps_every_argument():
+    """What Keras drops (axis, delta, dtype) survives a round trip."""
+    loss = losses.CosineSimilarity(axis=1, dtype="float16")
+    again = losses.CosineSimilarity.from_config(loss.get_config())
+    assert (again.axis, again.dtype) == (1, "float16")
+    assert losses.Huber.from_config(losses.Huber(2.0).get_config()).delta == 2.0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: losses.MeanSquaredError(reduction="abc"), "Invalid value"),
+        (lambda: losses.Huber(delta=0.0), "delta must be finite and > 0"),
+        (lambda: losses.BinaryCrossentropy(label_smoothing=2), r"in \[0, 1\]"),
+        (lambda: losses.CategoricalFocalCrossentropy(gamma=-1), "gamma must"),
+        (lambda: losses.CategoricalCrossentropy(axis=True), "of type `int`"),
+        (lambda: losses.CategoricalCrossentropy(z_loss=-1.0), "z_loss must"),
+        (
+            lambda: losses.CategoricalGeneralizedCrossEntropy(q=1.0),
+            "q must be in the interval",
+        ),
+        (lambda: losses.Circle(gamma=NAN), "gamma must be finite"),
+        (lambda: losses.Tversky(alpha=-1), "alpha must be finite"),
+        (lambda: losses.get("typo"), "must name a loss"),
+        (
+            lambda: losses.categorical_crossentropy(
+                [[1, 0]], np.array([[0.5, 0.5]]), z_loss=1.0
+            ),
+            "z_loss needs logits",
+        ),
+        (
+            lambda: losses.binary_crossentropy([[1]], np.ones((1, 2))),
+            "must have the same shape",
+        ),
+    ],
+)
+def test_bad_arguments_get_rule_received_remedy(make, message):
+    """Each bad argument is named, with what was received and the way out."""
+    with pytest.raises(ValueError, match=message) as caught:
+        make()
+    assert "Received:" in str(caught.value)
