@@ -443,7 +443,8 @@ def sparsemax(x, axis=-1):
     # The support: the longest prefix of the sorted scores whose last member
     # stays above the threshold that the prefix implies.
     ordered = kops.flip(kops.sort(kops.stop_gradient(z), axis=axis), axis=axis)
-    ordered = kops.maximum(ordered, -2.0)  # never in the support; no inf - inf
+    # Never in the support below -2; no inf - inf.
+    ordered = kops.where(ordered < -2.0, -2.0, ordered)
     rank = kops.cumsum(kops.ones_like(ordered), axis=axis)
     inside = 1 + rank * ordered > kops.cumsum(ordered, axis=axis)
     size = kops.sum(kops.cast(inside, z.dtype), axis=axis, keepdims=True)

@@ -361,8 +361,9 @@ def _squareplus_kernel(b):
 
     def hypotenuse(x):
         a = kops.abs(x)
-        m = kops.maximum(a, c)
-        ratio = kops.minimum(a, c) / (m if c else kops.where(a > 0, m, 1.0))
+        m = kops.where(a > c, a, c)
+        low = kops.where(a > c, c, a)
+        ratio = low / (m if c else kops.where(a > 0, m, 1.0))
         return m * kops.sqrt(1 + ratio * ratio)
 
     def value(x):

@@ -76,11 +76,15 @@ def clamped_log(x, floor=None):
     # A 16-bit gradient cannot hold 1 / floor; its largest number serves.
     steepest = min(1 / floor, finfo(dtype).max)
 
+    def above(p):
+        return kops.where(p <= floor, floor, p)
+
     def value(p):
-        return kops.log(kops.maximum(p, floor))
+        return kops.log(above(p))
 
     def slope(p):
-        return kops.minimum(reciprocal(kops.maximum(p, floor)), steepest)
+        out = reciprocal(above(p))
+        return kops.where(out > steepest, steepest, out)
 
     return kops.cast(with_derivative(value, slope)(x), dtype)
 

@@ -66,11 +66,11 @@ _TAIL_DOUBLE = [
 
 def lower_tail(a):
     """Compute the chance below `-a` of a standard normal, for `a >= 0`."""
-    z = kops.minimum(a, 40.0) * math.sqrt(0.5)
+    a = kops.where(a > 40.0, 40.0, a)
+    z = a * math.sqrt(0.5)
     k = terms(a, 3.0, 4.0)
     t = (z - k) / (z + k)
     scaled = horner(terms(a, _TAIL_SINGLE, _TAIL_DOUBLE), t)
-    a = kops.minimum(a, 40.0)
     return kops.exp(-0.5 * a * a) * (0.5 * scaled / (1 + 2 * z))
 
 

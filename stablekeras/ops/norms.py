@@ -259,7 +259,13 @@ def global_norm(tensors):
         return kops.zeros((), "float32")
     tensors = [kops.convert_to_tensor(t) for t in tensors]
     dtype = compute_dtype(result_dtype(*tensors))
-    flat = [kops.reshape(kops.cast(t, dtype), (-1,)) for t in tensors]
+    flat = [
+        kops.reshape(kops.cast(t, dtype), (-1,))
+        for t in tensors
+        if 0 not in tuple(t.shape)
+    ]
+    if not flat:
+        return kops.zeros((), dtype)
 
     def value(*xs):
         m, n = _joint(xs)
@@ -275,7 +281,7 @@ def global_norm(tensors):
 
 def _joint(xs):
     """Return the common scale of several vectors and their scaled length."""
-    peaks = [kops.max(kops.abs(x), initial=0) for x in xs]
+    peaks = [kops.max(kops.abs(x)) for x in xs]
     m = kops.reshape(safe_scale_of(kops.stack(peaks), axis=None), ())
     squares = [kops.sum(kops.square(x / m)) for x in xs]
     return m, sqrt_kernel(sum(squares))

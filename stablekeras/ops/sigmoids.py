@@ -50,7 +50,7 @@ sigmoid_kernel = with_derivative(_sigmoid_value, sigmoid_slope)
 
 
 def _softplus_value(x):
-    return kops.maximum(x, 0) + kops.log1p(kops.exp(-kops.abs(x)))
+    return kops.where(x > 0, x, 0.0) + kops.log1p(kops.exp(-kops.abs(x)))
 
 
 softplus_kernel = with_derivative(_softplus_value, sigmoid_kernel)

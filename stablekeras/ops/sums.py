@@ -39,7 +39,7 @@ def _log_total(x, peak, axis):
     rest = kops.sum(e - top, axis=axis, keepdims=True)
     more = kops.sum(top, axis=axis, keepdims=True) - 1
     # Without any part, `more` is -1 only where the peak is NaN.
-    return kops.log1p(rest + kops.maximum(more, 0)), z, base, dead
+    return kops.log1p(rest + kops.where(more < 0, 0.0, more)), z, base, dead
 
 
 @stable

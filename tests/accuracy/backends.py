@@ -16,15 +16,16 @@ MODES = {
 }[_BACKEND]
 
 
-# JAX has float64 only if it is asked for before it starts.
-DTYPES = tuple(
-    d
-    for d in formats.DTYPES
-    if keras.backend.standardize_dtype(
-        keras.ops.convert_to_tensor(np.zeros(1), dtype=d).dtype
-    )
-    == d
-)
+def _has_float64():
+    """Whether there is float64: JAX must be asked for it before it starts."""
+    if _BACKEND != "jax":
+        return True
+    import jax
+
+    return bool(jax.config.jax_enable_x64)
+
+
+DTYPES = tuple(d for d in formats.DTYPES if d != "float64" or _has_float64())
 
 
 def derivatives(function, inputs, weights, mode, second=True):

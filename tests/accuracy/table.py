@@ -35,7 +35,8 @@ the exact result, beyond what one ULP of input error causes; over {modes}
 execution, at about {count} points for each function and dtype: the ends of
 the format, log-uniform magnitudes over its whole range, and points crowded
 around the places where the function is hard. The oracle is mpmath. `inf`
-means: NaN or infinity where the exact result is finite and representable.
+means: NaN, infinity or an error where the exact result is finite and
+representable.
 `second` is the second derivative. For sums over classes (softmax and its
 like) ULPs are counted on `max(|exact|, 1)`.
 
@@ -52,8 +53,7 @@ def worst(figures):
     total = Figure()
     for figure in figures:
         for what in MEASURES:
-            ulps = getattr(figure, what)
-            total.see(what, math.inf if math.isnan(ulps) else ulps, None)
+            total.see(what, getattr(figure, what), None)
     return total
 
 
@@ -83,13 +83,22 @@ def figures_of(entries):
 
 
 def _rival(entry, asked, mode):
+    """Measures Keras' twin; what it cannot do counts as infinitely wrong."""
     try:
         return measure(entry, asked, mode, entry.keras)
-    except LookupError:  # TensorFlow has no second derivative of it
-        figures = measure(entry, asked, mode, entry.keras, second=False)
-        for figure in figures.values():
-            figure.curve = math.nan
-        return figures
+    except Exception:
+        pass
+    figures = {}
+    for dtype, question in asked.items():
+        try:
+            (figure,) = measure(
+                entry, {dtype: question}, mode, entry.keras, second=False
+            ).values()
+            figure.curve = math.inf
+        except Exception:
+            figure = Figure(math.inf, math.inf, math.inf)
+        figures[dtype] = figure
+    return figures
 
 
 def row(name, dtype, ours, theirs):

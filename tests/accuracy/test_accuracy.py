@@ -1,8 +1,8 @@
 """Values and derivatives against the exact oracle, in every dtype and mode.
 
-The contract: within 4 ULP (8 for losses), counted on the exact value, beyond what one ULP of
-input error causes; value and gradient. Second derivatives are finite where
-the truth is, and within 16 ULP.
+The contract: value and gradient within 4 ULP (8 for losses), counted on the
+exact value, beyond what one ULP of input error causes. Second derivatives are
+finite where the truth is, and within 16 ULP.
 """
 
 import functools

@@ -7,6 +7,7 @@ import pytest
 
 from stablekeras import ops
 from stablekeras.ops.normal import lower_tail
+from tests.accuracy.backends import DTYPES
 from tests.unit.ops.calculus import INF, NAN, value
 
 
@@ -15,9 +16,9 @@ from tests.unit.ops.calculus import INF, NAN, value
 )
 def test_the_tail_polynomial_is_that_of_erfc(dtype, relative):
     """The chance below -a is erfc(a / sqrt(2)) / 2, to the last bits."""
-    a = keras.ops.convert_to_tensor(np.linspace(0, 9, 61), dtype=dtype)
-    if keras.backend.standardize_dtype(a.dtype) != dtype:
+    if dtype not in DTYPES:
         pytest.skip("this backend has no float64")
+    a = keras.ops.convert_to_tensor(np.linspace(0, 9, 61), dtype=dtype)
     exact = [
         float(mpmath.erfc(mpmath.mpf(float(v)) / mpmath.sqrt(2)) / 2)
         for v in keras.ops.convert_to_numpy(a)
