@@ -198,7 +198,7 @@ def _differentiated(traced, fn, args, kwargs, sources):
     if traced.losses:
         return result  # it has differentiated what it wanted
     targets = [t for _, t in _tensors("", result) if _is_float(t)]
-    sources = [getattr(v, "value", v) for v in sources]
+    sources = [_native(v) for v in sources]
     sources = sources or list(tape.watched_variables()) or floats
     if targets and sources:
         tape.gradient(targets, sources)
@@ -213,8 +213,7 @@ def _variables(graph, known):
     """Yields the handle's id and the name of each variable of a graph."""
     names = {}
     for variable in known:
-        native = getattr(variable, "value", variable)
-        handle = getattr(native, "handle", None)
+        handle = getattr(_native(variable), "handle", None)
         if handle is not None:
             names[id(handle)] = _name_of(variable)
     for outer, _ in graph.captures:
@@ -269,6 +268,10 @@ def _leaves(structure, path=()):
             yield from _leaves(value, (*path, key))
     else:
         yield path, structure
+
+
+def _native(variable):
+    return variable.value if isinstance(variable, keras.Variable) else variable
 
 
 def _name_of(source):

@@ -7,7 +7,9 @@ Trace ─► the entries that are not finite, from the loss or, where that is
 
 import inspect
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from stablekeras.graphs.blame import Root, blame
 from stablekeras.graphs.location import code_line, layer_path
@@ -45,7 +47,8 @@ def diagnose(fn, *args, variables=None):
         A `Diagnosis`, or `None` if value and gradient are finite.
 
     Raises:
-        TypeError: If `fn` is not callable.
+        TypeError: If `fn` is not callable, or `variables` holds something
+            else than variables.
 
     Example:
     >>> import stablekeras, tensorflow as tf
@@ -59,6 +62,11 @@ def diagnose(fn, *args, variables=None):
         raise TypeError(
             f"fn must be callable. Received: fn={fn!r}. Pass the function "
             "that computes the loss."
+        )
+    if variables is not None and not all(map(_is_variable, variables)):
+        raise TypeError(
+            "variables must be a list of variables. Received: "
+            f"variables={variables!r}. Pass model.trainable_variables."
         )
     traced = trace(
         fn,
@@ -80,6 +88,10 @@ def diagnose(fn, *args, variables=None):
         arrays=tuple(n for n, _ in traced.inputs),
     )
     return explain(found) if found.reproduced else None
+
+
+def _is_variable(value):
+    return isinstance(value, (tf.Variable, keras.Variable))
 
 
 def _names(fn, args):
