@@ -55,10 +55,10 @@ from stablekeras.losses.sparse_crossentropy import (
 )
 from stablekeras.losses.wrapper import LossFunctionWrapper
 
-__all__ = [
-    "CTC",
+__all__ = [  # noqa: RUF022 - as sorted() has it
     "BinaryCrossentropy",
     "BinaryFocalCrossentropy",
+    "CTC",
     "CategoricalCrossentropy",
     "CategoricalFocalCrossentropy",
     "CategoricalGeneralizedCrossEntropy",

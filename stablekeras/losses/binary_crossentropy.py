@@ -48,8 +48,9 @@ def binary_crossentropy(
         `p = eps**2` on either side, and that of `p = eps**2` below.
 
     Example:
+    >>> import numpy as np
+    >>> from stablekeras import losses
     >>> y_pred = np.array([[200.0, -200.0]])
-    >>> losses = stablekeras.losses
     >>> losses.binary_crossentropy([[0, 0]], y_pred, from_logits=True).numpy()
     array([100.])
     """
@@ -105,7 +106,9 @@ class BinaryCrossentropy(LossFunctionWrapper):
     Gradient: as in `losses.binary_crossentropy`.
 
     Example:
-    >>> loss = stablekeras.losses.BinaryCrossentropy(from_logits=True)
+    >>> import numpy as np
+    >>> from stablekeras import losses
+    >>> loss = losses.BinaryCrossentropy(from_logits=True)
     >>> float(loss([[0.0]], np.array([[1e4]], "float32")))
     10000.0
     """

@@ -111,7 +111,8 @@ def categorical_crossentropy(
         down to `p = eps**2`, and that of `p = eps**2` below.
 
     Example:
-    >>> losses = stablekeras.losses
+    >>> import numpy as np
+    >>> from stablekeras import losses
     >>> x = np.array([[0.0, 150.0]])
     >>> losses.categorical_crossentropy([[1, 0]], x, from_logits=True).numpy()
     array([150.])
@@ -161,7 +162,9 @@ class CategoricalCrossentropy(LossFunctionWrapper):
     Gradient: as in `losses.categorical_crossentropy`.
 
     Example:
-    >>> loss = stablekeras.losses.CategoricalCrossentropy(from_logits=True)
+    >>> import numpy as np
+    >>> from stablekeras import losses
+    >>> loss = losses.CategoricalCrossentropy(from_logits=True)
     >>> float(loss([[0, 1]], np.array([[1e4, 0.0]], "float32")))
     10000.0
     """

@@ -41,9 +41,11 @@ def ctc(y_true, y_pred):
     Gradient: softmax minus the share of the alignments, per frame.
 
     Example:
+    >>> import numpy as np
+    >>> from stablekeras import losses
     >>> x = np.zeros((1, 2, 3))
     >>> x[:, :, 0] = 1e4
-    >>> stablekeras.losses.ctc([[1]], x).numpy().round(2)
+    >>> losses.ctc([[1]], x).numpy().round(2)
     array([9999.31])
 
     Reference: Graves et al. (2006), "Connectionist temporal classification".
@@ -256,7 +258,9 @@ class CTC(LossFunctionWrapper):
     Gradient: as in `losses.ctc`.
 
     Example:
-    >>> loss = stablekeras.losses.CTC()
+    >>> import numpy as np
+    >>> from stablekeras import losses
+    >>> loss = losses.CTC()
     >>> round(float(loss(np.array([[1]]), np.zeros((1, 2, 2)))), 4)
     0.2877
     """

@@ -115,7 +115,8 @@ def binary_focal_crossentropy(
         probabilities exact down to `p = eps**2`.
 
     Example:
-    >>> losses = stablekeras.losses
+    >>> import numpy as np
+    >>> from stablekeras import losses
     >>> x = np.array([[-100.0]])
     >>> losses.binary_focal_crossentropy(
     ...     [[1]], x, gamma=0.5, from_logits=True).numpy()
@@ -187,7 +188,8 @@ def categorical_focal_crossentropy(
         probabilities exact down to `p = eps**2`.
 
     Example:
-    >>> losses = stablekeras.losses
+    >>> import numpy as np
+    >>> from stablekeras import losses
     >>> x = np.array([[400.0, 0.0]])
     >>> losses.categorical_focal_crossentropy(
     ...     [[0, 1]], x, from_logits=True).numpy()
@@ -267,7 +269,9 @@ class BinaryFocalCrossentropy(LossFunctionWrapper):
     Gradient: as in `losses.binary_focal_crossentropy`.
 
     Example:
-    >>> loss = stablekeras.losses.BinaryFocalCrossentropy(from_logits=True)
+    >>> import numpy as np
+    >>> from stablekeras import losses
+    >>> loss = losses.BinaryFocalCrossentropy(from_logits=True)
     >>> float(loss([[0.0]], np.array([[1e4]], "float32")))
     10000.0
     """
@@ -332,7 +336,9 @@ class CategoricalFocalCrossentropy(LossFunctionWrapper):
     Gradient: as in `losses.categorical_focal_crossentropy`.
 
     Example:
-    >>> loss = stablekeras.losses.CategoricalFocalCrossentropy(
+    >>> import numpy as np
+    >>> from stablekeras import losses
+    >>> loss = losses.CategoricalFocalCrossentropy(
     ...     from_logits=True)
     >>> float(loss([[0, 1]], np.array([[400.0, 0.0]], "float32")))
     100.0

@@ -54,8 +54,9 @@ def categorical_generalized_cross_entropy(y_true, y_pred, q):
         `p = eps**2`, and that of `p = eps**2` below.
 
     Example:
+    >>> import numpy as np
+    >>> from stablekeras import losses
     >>> p = np.array([[0.25, 0.75]])
-    >>> losses = stablekeras.losses
     >>> losses.categorical_generalized_cross_entropy([0], p, q=0.5).numpy()
     array([1.])
 
@@ -109,7 +110,9 @@ class CategoricalGeneralizedCrossEntropy(LossFunctionWrapper):
     Gradient: as in `losses.categorical_generalized_cross_entropy`.
 
     Example:
-    >>> loss = stablekeras.losses.CategoricalGeneralizedCrossEntropy()
+    >>> import numpy as np
+    >>> from stablekeras import losses
+    >>> loss = losses.CategoricalGeneralizedCrossEntropy()
     >>> float(loss(np.array([0]), np.array([[0.25, 0.75]])))
     1.0
     """

@@ -46,7 +46,9 @@ def hinge(y_true, y_pred):
     Gradient: `-y / n` inside the margin, 0 beyond.
 
     Example:
-    >>> stablekeras.losses.hinge([[1, 0]], np.array([[0.5, 0.5]])).numpy()
+    >>> import numpy as np
+    >>> from stablekeras import losses
+    >>> losses.hinge([[1, 0]], np.array([[0.5, 0.5]])).numpy()
     array([1.])
     """
     y_true, y_pred, dtype = prepare(y_true, y_pred)
@@ -77,7 +79,9 @@ def squared_hinge(y_true, y_pred):
     Gradient: `-2 y max(1 - y p, 0) / n`.
 
     Example:
-    >>> stablekeras.losses.squared_hinge([[1, 0]], np.array([[0, 1]])).numpy()
+    >>> import numpy as np
+    >>> from stablekeras import losses
+    >>> losses.squared_hinge([[1, 0]], np.array([[0, 1]])).numpy()
     array([2.5], dtype=float32)
     """
     y_true, y_pred, dtype = prepare(y_true, y_pred)
@@ -115,8 +119,10 @@ def categorical_hinge(y_true, y_pred):
     Gradient: 1 at the largest wrong class, `-y` at the right one.
 
     Example:
+    >>> import numpy as np
+    >>> from stablekeras import losses
     >>> p = np.array([[0.6, 0.4]])
-    >>> stablekeras.losses.categorical_hinge([[0, 1]], p).numpy()
+    >>> losses.categorical_hinge([[0, 1]], p).numpy()
     array([1.2])
     """
     y_true, y_pred, dtype = prepare(y_true, y_pred)
@@ -141,7 +147,9 @@ class Hinge(LossFunctionWrapper):
     Gradient: as in `losses.hinge`.
 
     Example:
-    >>> float(stablekeras.losses.Hinge()([[1.0]], np.array([[0.5]])))
+    >>> import numpy as np
+    >>> from stablekeras import losses
+    >>> float(losses.Hinge()([[1.0]], np.array([[0.5]])))
     0.5
     """
 
@@ -170,7 +178,9 @@ class SquaredHinge(LossFunctionWrapper):
     Gradient: as in `losses.squared_hinge`.
 
     Example:
-    >>> float(stablekeras.losses.SquaredHinge()([[1.0]], np.array([[0.5]])))
+    >>> import numpy as np
+    >>> from stablekeras import losses
+    >>> float(losses.SquaredHinge()([[1.0]], np.array([[0.5]])))
     0.25
     """
 
@@ -201,7 +211,9 @@ class CategoricalHinge(LossFunctionWrapper):
     Gradient: as in `losses.categorical_hinge`.
 
     Example:
-    >>> loss = stablekeras.losses.CategoricalHinge()
+    >>> import numpy as np
+    >>> from stablekeras import losses
+    >>> loss = losses.CategoricalHinge()
     >>> float(loss([[0.0, 1.0]], np.array([[0.5, 0.5]])))
     1.0
     """

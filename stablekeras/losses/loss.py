@@ -55,7 +55,9 @@ class Loss(keras.losses.Loss):
     Gradient: exactly 0 for excluded entries.
 
     Example:
-    >>> class Squared(stablekeras.losses.Loss):
+    >>> import numpy as np
+    >>> from stablekeras import losses
+    >>> class Squared(losses.Loss):
     ...     def call(self, y_true, y_pred):
     ...         return (y_true - y_pred) ** 2
     >>> y_pred = np.array([1.0, float("nan")], "float32")

@@ -141,8 +141,9 @@ def serialize(loss):
     Gradient: none.
 
     Example:
-    >>> stablekeras.losses.serialize(
-    ...     stablekeras.losses.Huber(delta=2.0))["config"]["delta"]
+    >>> from stablekeras import losses
+    >>> losses.serialize(
+    ...     losses.Huber(delta=2.0))["config"]["delta"]
     2.0
     """
     return keras.saving.serialize_keras_object(loss)
@@ -165,8 +166,9 @@ def deserialize(name, custom_objects=None):
     Gradient: none.
 
     Example:
-    >>> config = stablekeras.losses.serialize(stablekeras.losses.Huber())
-    >>> stablekeras.losses.deserialize(config).name
+    >>> from stablekeras import losses
+    >>> config = losses.serialize(losses.Huber())
+    >>> losses.deserialize(config).name
     'huber_loss'
     """
     return keras.saving.deserialize_keras_object(
@@ -191,7 +193,8 @@ def get(identifier):
     Gradient: none.
 
     Example:
-    >>> stablekeras.losses.get("mse").__name__
+    >>> from stablekeras import losses
+    >>> losses.get("mse").__name__
     'mean_squared_error'
     """
     if identifier is None:

@@ -39,8 +39,10 @@ def dice(y_true, y_pred, axis=None):
     Gradient: finite everywhere, empty images included.
 
     Example:
+    >>> import numpy as np
+    >>> from stablekeras import losses
     >>> ones = np.ones((1000, 1000), "float16")
-    >>> float(stablekeras.losses.dice(ones, ones))
+    >>> float(losses.dice(ones, ones))
     0.0
     """
     y_true, y_pred, dtype = prepare(y_true, y_pred)
@@ -76,8 +78,10 @@ def tversky(y_true, y_pred, alpha=0.5, beta=0.5, axis=None):
     Gradient: finite everywhere, empty images included.
 
     Example:
+    >>> import numpy as np
+    >>> from stablekeras import losses
     >>> ones = np.ones((1000, 1000), "float16")
-    >>> float(stablekeras.losses.tversky(ones, ones))
+    >>> float(losses.tversky(ones, ones))
     0.0
 
     Reference: Salehi et al. (2017), https://arxiv.org/abs/1706.05721
@@ -110,7 +114,9 @@ class Dice(LossFunctionWrapper):
     Gradient: as in `losses.dice`.
 
     Example:
-    >>> loss = stablekeras.losses.Dice()
+    >>> import numpy as np
+    >>> from stablekeras import losses
+    >>> loss = losses.Dice()
     >>> round(float(loss([[1.0, 0.0]], np.array([[1.0, 1.0]]))), 4)
     0.3333
     """
@@ -151,7 +157,9 @@ class Tversky(LossFunctionWrapper):
     Gradient: as in `losses.tversky`.
 
     Example:
-    >>> loss = stablekeras.losses.Tversky(beta=1.0)
+    >>> import numpy as np
+    >>> from stablekeras import losses
+    >>> loss = losses.Tversky(beta=1.0)
     >>> round(float(loss([[1.0, 0.0]], np.array([[1.0, 1.0]]))), 4)
     0.5
     """

@@ -48,8 +48,10 @@ def cosine_similarity(y_true, y_pred, axis=-1):
     Gradient: `(cos * p / norm(p) - y / norm(y)) / norm(p)`; 0 at zero vectors.
 
     Example:
+    >>> import numpy as np
+    >>> from stablekeras import losses
     >>> p = np.array([[3e-30, 4e-30]], "float32")
-    >>> stablekeras.losses.cosine_similarity([[6e20, 8e20]], p).numpy()
+    >>> losses.cosine_similarity([[6e20, 8e20]], p).numpy()
     array([-1.], dtype=float32)
     """
     check_axis(axis)
@@ -81,7 +83,9 @@ class CosineSimilarity(LossFunctionWrapper):
     Gradient: as in `losses.cosine_similarity`.
 
     Example:
-    >>> loss = stablekeras.losses.CosineSimilarity()
+    >>> import numpy as np
+    >>> from stablekeras import losses
+    >>> loss = losses.CosineSimilarity()
     >>> float(loss([[1e30, 0.0]], np.array([[1e-30, 0.0]], "float32")))
     -1.0
     """

@@ -91,7 +91,8 @@ def sparse_categorical_crossentropy(
         down to `p = eps**2`, and that of `p = eps**2` below.
 
     Example:
-    >>> losses = stablekeras.losses
+    >>> import numpy as np
+    >>> from stablekeras import losses
     >>> p = np.array([[1e-12, 1.0]])
     >>> losses.sparse_categorical_crossentropy([0], p).numpy().round(4)
     array([27.631])
@@ -185,7 +186,9 @@ class SparseCategoricalCrossentropy(LossFunctionWrapper):
     Gradient: as in `losses.sparse_categorical_crossentropy`.
 
     Example:
-    >>> loss = stablekeras.losses.SparseCategoricalCrossentropy(
+    >>> import numpy as np
+    >>> from stablekeras import losses
+    >>> loss = losses.SparseCategoricalCrossentropy(
     ...     from_logits=True, ignore_class=-1)
     >>> x = np.array([[1e4, 0.0], [float("nan"), 0.0]], "float32")
     >>> float(loss(np.array([1, -1]), x))

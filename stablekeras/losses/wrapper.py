@@ -29,8 +29,10 @@ class LossFunctionWrapper(Loss):
     Gradient: that of `fn`; exactly 0 for excluded entries.
 
     Example:
-    >>> loss = stablekeras.losses.LossFunctionWrapper(
-    ...     stablekeras.losses.huber, delta=2.0)
+    >>> import numpy as np
+    >>> from stablekeras import losses
+    >>> loss = losses.LossFunctionWrapper(
+    ...     losses.huber, delta=2.0)
     >>> float(loss(np.zeros((1, 2)), np.full((1, 2), 10.0)))
     18.0
     """

@@ -1,0 +1,236 @@
+"""What our losses cost, against Keras' of the same name.
+
+    python benchmarks/losses.py [--rounds 15] [--jit] [--sizes 4096x1000]
+        [--only crossentropy] [--no-memory]
+
+Value and gradient by the predictions, in one process: the two take turns, each
+round gives one ratio, and the median of the ratios is printed with its
+quartiles. Memory is the growth of the peak of a process of its own.
+"""
+
+import argparse
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import stablekeras
+from stablekeras import losses
+
+SIZES = ("64x10", "4096x1000", "512x50257")
+BITS, SHARES, VALUES, CLASSES = "bits", "shares", "values", "classes"
+LOGITS = {"from_logits": True}
+# name: function, labels, predictions, arguments
+CASES = {
+    "binary from logits": ("binary_crossentropy", BITS, VALUES, LOGITS),
+    "categorical from logits": (
+        "categorical_crossentropy",
+        SHARES,
+        VALUES,
+        LOGITS,
+    ),
+    "sparse from logits": (
+        "sparse_categorical_crossentropy",
+        CLASSES,
+        VALUES,
+        LOGITS,
+    ),
+    "binary": ("binary_crossentropy", BITS, SHARES, {}),
+    "categorical": ("categorical_crossentropy", SHARES, SHARES, {}),
+    "sparse": ("sparse_categorical_crossentropy", CLASSES, SHARES, {}),
+    "binary focal": ("binary_focal_crossentropy", BITS, SHARES, {}),
+    "binary focal from logits": (
+        "binary_focal_crossentropy",
+        BITS,
+        VALUES,
+        LOGITS,
+    ),
+    "categorical focal": (
+        "categorical_focal_crossentropy",
+        SHARES,
+        SHARES,
+        {},
+    ),
+    "categorical focal from logits": (
+        "categorical_focal_crossentropy",
+        SHARES,
+        VALUES,
+        LOGITS,
+    ),
+    "generalized": (
+        "categorical_generalized_cross_entropy",
+        CLASSES,
+        SHARES,
+        {"q": 0.5},
+    ),
+    "kl divergence": ("kl_divergence", SHARES, SHARES, {}),
+    "poisson": ("poisson", BITS, SHARES, {}),
+    "squared": ("mean_squared_error", VALUES, VALUES, {}),
+    "absolute": ("mean_absolute_error", VALUES, VALUES, {}),
+    "percentage": ("mean_absolute_percentage_error", VALUES, VALUES, {}),
+    "logarithmic": ("mean_squared_logarithmic_error", SHARES, SHARES, {}),
+    "cosine": ("cosine_similarity", VALUES, VALUES, {}),
+    "huber": ("huber", VALUES, VALUES, {}),
+    "log-cosh": ("log_cosh", VALUES, VALUES, {}),
+    "hinge": ("hinge", BITS, VALUES, {}),
+    "squared hinge": ("squared_hinge", BITS, VALUES, {}),
+    "categorical hinge": ("categorical_hinge", BITS, VALUES, {}),
+    "dice": ("dice", BITS, SHARES, {"axis": 1}),
+    "tversky": ("tversky", BITS, SHARES, {"axis": 1}),
+}
+
+
+def tensor(kind, rows, columns, seed):
+    rng = np.random.default_rng(seed)
+    if kind == CLASSES:
+        return tf.constant(rng.integers(0, columns, rows))
+    x = rng.normal(size=(rows, columns)).astype("float32")
+    if kind == BITS:
+        x = (x > 0).astype("float32")
+    if kind == SHARES:
+        x = np.exp(x)
+        x /= x.sum(axis=1, keepdims=True)
+    return tf.constant(x)
+
+
+def step_of(module, case, size, jit):
+    name, labels, predictions, arguments = CASES[case]
+    rows, columns = map(int, size.split("x"))
+    y = tensor(labels, rows, columns, 0)
+    x = tensor(predictions, rows, columns, 1)
+    function = getattr(module, name)
+
+    @tf.function(jit_compile=jit, autograph=False)
+    def step(y, x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = tf.reduce_sum(function(y, x, **arguments))
+        return value, tape.gradient(value, x)
+
+    return lambda: step(y, x)
+
+
+def ctc_step(module, jit):
+    x = tensor(VALUES, 16 * 64, 32, 1)
+    x = tf.reshape(x, (16, 64, 32))
+    y = tf.constant(np.random.default_rng(0).integers(1, 32, (16, 12)))
+
+    @tf.function(jit_compile=jit, autograph=False)
+    def step(y, x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = tf.reduce_sum(module.ctc(y, x))
+        return value, tape.gradient(value, x)
+
+    return lambda: step(y, x)
+
+
+def timed(step, count):
+    start = time.perf_counter()
+    for _ in range(count):
+        value, slope = step()
+    value.numpy(), slope[0].numpy()
+    return (time.perf_counter() - start) / count
+
+
+def compare(ours, theirs, rounds):
+    """Median and quartiles of the ratios, and the median times."""
+    for step in (ours, theirs):
+        timed(step, 2)
+    count = max(1, int(0.05 / timed(theirs, 1)))
+    pairs = []
+    for k in range(rounds):
+        order = [ours, theirs] if k % 2 else [theirs, ours]
+        times = {step: timed(step, count) for step in order}
+        pairs.append((times[ours], times[theirs]))
+    pairs = np.asarray(pairs)
+    ratios = np.quantile(pairs[:, 0] / pairs[:, 1], [0.5, 0.25, 0.75])
+    return ratios, np.median(pairs, axis=0)
+
+
+def memory_of(who, case, size, jit):
+    """Growth of the peak in MiB, in a process of its own."""
+    command = [sys.executable, __file__, "--peak", who, case, "--sizes", size]
+    command += ["--jit"] if jit else []
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def peak(who, case, size, jit):
+    module = losses if who == "ours" else keras.losses
+    step_of(module, case, "8x8", jit)()
+    step = step_of(module, case, size, jit)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step()
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print((after - before) / 1024)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--jit", action="store_true")
+    parser.add_argument("--sizes", nargs="*", default=SIZES)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak:
+        return peak(*options.peak, options.sizes[0], options.jit)
+    print(
+        f"{platform.processor() or platform.machine()}, "
+        f"{os.cpu_count()} cores; Python {platform.python_version()}, "
+        f"TensorFlow {tf.__version__}, Keras {keras.__version__}, "
+        f"stablekeras {stablekeras.__version__}; "
+        f"{'XLA' if options.jit else 'graph'}, {options.rounds} rounds"
+    )
+    print("| loss | size | ratio | quartiles | ours | Keras |")
+    print("|---|---|---|---|---|---|")
+
+    def line(case, size, ours, theirs):
+        (mid, low, high), (a, b) = compare(ours, theirs, options.rounds)
+        print(
+            f"| {case} | {size} | {mid:.2f} | {low:.2f}-{high:.2f} "
+            f"| {1e3 * a:.2f} ms | {1e3 * b:.2f} ms |",
+            flush=True,
+        )
+
+    for size in options.sizes:
+        for case in CASES:
+            if options.only in case:
+                steps = [
+                    step_of(m, case, size, options.jit)
+                    for m in (losses, keras.losses)
+                ]
+                line(case, size, *steps)
+    if options.only in "ctc":
+        steps = [ctc_step(m, options.jit) for m in (losses, keras.losses)]
+        line("ctc", "16x64x32", *steps)
+    if options.no_memory:
+        return None
+    print("\n| loss | size | peak, ours | peak, Keras |\n|---|---|---|---|")
+    for case in CASES:
+        if options.only in case and "logits" in case:
+            ours, theirs = (
+                memory_of(who, case, options.sizes[-1], options.jit)
+                for who in ("ours", "keras")
+            )
+            print(
+                f"| {case} | {options.sizes[-1]} | {ours:.0f} MiB "
+                f"| {theirs:.0f} MiB |",
+                flush=True,
+            )
+    return None
+
+
+if __name__ == "__main__":
+    main()
