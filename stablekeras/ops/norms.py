@@ -32,9 +32,14 @@ __all__ = [
 
 
 def scale_of(x, axis):
-    """Return the largest size along `axis`, 1 where that is 0 or infinite."""
+    """Return about the largest size along `axis`; 1 for zero and infinity.
+
+    At most a quarter of the largest number, so that it has a reciprocal: XLA
+    may divide by a broadcast number by multiplying with that.
+    """
     m = kops.max(kops.abs(x), axis=axis, keepdims=True)
     usable = kops.logical_and(m > 0, m < math.inf)
+    m = kops.where(m > 1, 0.25 * m, m)
     return kops.stop_gradient(kops.where(usable, m, 1.0))
 
 
