@@ -22,11 +22,22 @@ class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, schedule, factor):
         super().__init__()
         self.schedule = schedule
-        self.factor = factor
+        # A variable, so that a traced step sees a later change.
+        self._factor = keras.Variable(factor, trainable=False, name="factor")
+
+    @property
+    def factor(self):
+        """The constant, a float."""
+        return float(keras.ops.convert_to_numpy(self._factor))
+
+    @factor.setter
+    def factor(self, value):
+        self._factor.assign(value)
 
     def __call__(self, step):
         """Returns the scaled rate of a step."""
-        return self.schedule(step) * self.factor
+        rate = self.schedule(step)
+        return rate * keras.ops.cast(self._factor, rate.dtype)
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -79,8 +90,8 @@ def lower(optimizer, factor):
         factor: Float in (0, 1].
 
     Returns:
-        Whether a traced step sees the new rate. A schedule is replaced by a
-        scaled one, which traced steps do not see: they must be traced again.
+        Whether a traced step sees the new rate. The first time, a schedule
+        is replaced by a scaled one, and steps must be traced again.
     """
     if set_rate(optimizer, rates([optimizer])[0] * factor):
         return True

@@ -104,6 +104,16 @@ def _without_optionals(data):
     )
 
 
+def _reduce(logs, strategy):
+    """Returns the means of the logs over all replicas."""
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        # Keras asks for an axis here, which scalars do not have.
+        return keras.tree.map_structure(
+            lambda v: strategy.reduce("MEAN", v, axis=None), logs
+        )
+    return _reduce_per_replica(logs, strategy, reduction="auto")
+
+
 def compile_step(model, step):
     """Returns `step(data) -> (facts, logs)` compiled as Keras compiles it.
 
@@ -119,9 +129,7 @@ def compile_step(model, step):
     @tf.autograph.experimental.do_not_convert
     def one_step(data):
         facts, logs = step(data)
-        return facts, _reduce_per_replica(
-            logs, model.distribute_strategy, reduction="auto"
-        )
+        return facts, _reduce(logs, model.distribute_strategy)
 
     if not model.run_eagerly:
         one_step = tf.function(

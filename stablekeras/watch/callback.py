@@ -22,6 +22,8 @@ __all__ = ["NaNWatch"]
 
 # Times that training may return to one snapshot before the first is taken.
 _MOST_RETURNS = 3
+# Times that the rate is lowered after training was brought back.
+_MOST_SETTLED = 8
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
@@ -119,7 +121,8 @@ class NaNWatch(keras.callbacks.Callback):
         self._policy.reset()
         self._divergence = Divergence()
         self._snapshot = self._first_snapshot = None
-        self._returns = 0
+        self._returns = self._returns_in_all = self._settled = 0
+        self._best_mean = math.inf
         self._since_snapshot = 0
         self._watched_function = None
         self._last_epoch_good = True
@@ -137,6 +140,7 @@ class NaNWatch(keras.callbacks.Callback):
         self._call_steps = 0
         self._bad_steps = 0
         self._bad_test_steps = 0
+        self._good_test_steps = 0
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -233,16 +237,24 @@ class NaNWatch(keras.callbacks.Callback):
         if logs is None:
             return
         self._last_epoch_good = self._divergence.is_good()
+        if self._returns_in_all > 1:
+            self._settle()
         if self._snapshot is not None and self._divergence.epoch():
             self._diverged(logs.get("loss", math.nan))
         logs["nonfinite_steps"] = self._bad_steps
+        # A mean over no step is not 0, which would look like the best.
+        for validation, bad, good in (
+            (False, self._bad_steps, self._good_steps),
+            (True, self._bad_test_steps, self._good_test_steps),
+        ):
+            if bad and not good:
+                for name, value in logs.items():
+                    if name.startswith("val_") is validation and isinstance(
+                        value, float
+                    ):
+                        logs[name] = math.nan
         if self._bad_test_steps:
             logs["val_nonfinite_steps"] = self._bad_test_steps
-        if self._bad_steps and not self._good_steps:
-            # A mean over no step is not 0, which would look like the best.
-            for name, value in logs.items():
-                if isinstance(value, float) and not name.startswith("val_"):
-                    logs[name] = math.nan
 
     def on_train_end(self, logs=None):
         """Lets go of what belongs to this training."""
@@ -349,25 +361,41 @@ class NaNWatch(keras.callbacks.Callback):
 
     def _roll_back(self):
         self._returns += 1
+        self._returns_in_all += 1
         if self._returns > _MOST_RETURNS:
             # That state was finite but beyond help; the first one is not.
             self._snapshot = self._first_snapshot
         self._snapshot.restore()
-        seen = True
-        for optimizer in self._watched_function.transaction.optimizers:
-            seen &= learning_rate.lower(optimizer, self.rollback_lr_factor)
-        self._lowered *= self.rollback_lr_factor
-        self._rate = learning_rate.rates(
-            self._watched_function.transaction.optimizers
-        )
         self.model.reset_metrics()
         self._good_logs = None
         self._divergence.restart()
         self._since_snapshot = 0
-        if seen:
-            return "go on"
-        self.model.make_train_function(force=True)
-        return "leave"
+        self._best_mean = math.inf
+        return "go on" if self._lower_rate() else "leave"
+
+    def _settle(self):
+        """Lowers the rate after an epoch that brought no progress.
+
+        Where training had to be brought back more than once, the rate that
+        at last held is the largest that does, and noisy.
+        """
+        mean = self._divergence.mean
+        if 0.0 < mean < 0.98 * self._best_mean:
+            self._best_mean = mean
+        elif mean and self._settled < _MOST_SETTLED:
+            self._settled += 1
+            self._lower_rate()
+
+    def _lower_rate(self):
+        optimizers = self._watched_function.transaction.optimizers
+        seen = True
+        for optimizer in optimizers:
+            seen &= learning_rate.lower(optimizer, self.rollback_lr_factor)
+        self._lowered *= self.rollback_lr_factor
+        self._rate = learning_rate.rates(optimizers)
+        if not seen:
+            self.model.make_train_function(force=True)
+        return seen
 
     def _keep_rate_low(self):
         """Lowers a rate that another callback has set high again."""
@@ -415,23 +443,18 @@ class NaNWatch(keras.callbacks.Callback):
         bare = train_function.installed(self.model, name)
         if isinstance(bare, WatchedFunction):  # Another watch was first.
             return bare
-        key = "watched_reporting" if self._only_reports(name) else "watched"
-        known = getattr(bare, key, None)
+        known = getattr(bare, "watched", None)
         if known is None or not known.fits():
             known = self._make_watched(name)
             # Lives and dies with the function it stands in for.
             with contextlib.suppress(AttributeError):
-                setattr(bare, key, known)
+                bare.watched = known
         return known
-
-    def _only_reports(self, name):
-        return name == "test_function" and self.action in ("stop", "raise")
 
     def _make_watched(self, name):
         model = self.model
         if name == "test_function":
-            undo = not self._only_reports(name)
-            step = Transaction(model, model.test_step, undo=undo)
+            step = Transaction(model, model.test_step)
             return WatchedFunction(model, step, None, name)
         return WatchedFunction(
             model,
@@ -463,10 +486,13 @@ class NaNWatch(keras.callbacks.Callback):
         return self._since_snapshot >= self.snapshot_every
 
     def _explain(self, incident, step=None):
+        step = step or self.model.__dict__.get("train_step")
         if self.diagnose:
             try:
                 trace = replay.replay_step(self.model, incident, step)
                 found = diagnose.explain(trace)
+                if "scale" in incident.tripped:
+                    found = incidents.scale_lost(found)
             except Exception as error:
                 found = incidents.unknown(incident, error)
             incident = dataclasses.replace(incident, diagnosis=found)
@@ -500,6 +526,7 @@ class _Validation:
 
     def committed(self, steps, logs, overflows):
         self._logs = logs
+        self._watch._good_test_steps += steps
 
     def fallback(self):
         return self._logs or self._watch.model.get_metrics_result()

@@ -58,14 +58,12 @@ class Transaction:
         trial: Whether to run every update where it stands, and to judge by
             what it wrote instead of by the gradients. Costs a copy of the
             state; used where the gradient alone cannot tell.
-        undo: Whether to undo a refused step; else it is only reported.
     """
 
-    def __init__(self, model, step, trial=False, undo=True):
+    def __init__(self, model, step, trial=False):
         self._model = model
         self._step = step
         self._trial = trial
-        self._undoes = undo
         self._immediate: set[int] = set()
         self._optimizers = find_optimizers(model)
         self.written: list[resources.VariableRef] = []
@@ -175,8 +173,6 @@ class Transaction:
         )
 
     def _undo(self, written, saved):
-        if not self._undoes:
-            return
         for variable, value in zip(written, saved, strict=True):
             resources.assign(variable, value)
 
@@ -190,8 +186,16 @@ class Transaction:
     def _per_replica(self, function, args):
         if not is_distributed(self._model):
             return function(*args)
+
+        def placed(*args):
+            # What a branch captured has lost its device; collectives ask.
+            args = tf.nest.map_structure(
+                tf.identity, args, expand_composites=True
+            )
+            return function(*args)
+
         strategy = self._model.distribute_strategy
-        return strategy.run(function, args=tuple(args))
+        return strategy.run(placed, args=tuple(args))
 
     def _must_be_finite(self):
         model = self._model
@@ -328,7 +332,7 @@ class Transaction:
                 bits |= kind
         if bits & ~UPDATE:  # The update only carried it on.
             bits &= ~UPDATE
-        if bits and self._undoes:
+        if bits:
             for variable, value in saved:
                 variable.assign(value)
         facts = tf.constant([[bits, overflow, loss, sumsq]], tf.float32)

@@ -1,5 +1,7 @@
 """Make the record of a refused step: the batch on the host, what tripped."""
 
+import dataclasses
+
 import keras
 import numpy as np
 
@@ -11,6 +13,7 @@ __all__ = [
     "diverged",
     "faulty_variables",
     "record",
+    "scale_lost",
     "unknown",
 ]
 
@@ -144,4 +147,24 @@ def unknown(incident, error):
         remedy="Run the step eagerly on the recorded batch.",
         samples=rows,
         evidence=tuple(evidence),
+    )
+
+
+def scale_lost(found):
+    """Returns the diagnosis of a loss scale that fell as far as it may.
+
+    Args:
+        found: The `Diagnosis` of the gradient that did not become finite.
+    """
+    if found.code.startswith("SK7"):
+        return found
+    return dataclasses.replace(
+        found,
+        code="SK702",
+        title="loss scale that collapsed",
+        cause=(
+            "the loss scale is down to 1 or not a number, and a gradient is "
+            f"still not finite: {found.cause}"
+        ),
+        contributing=(f"{found.code} {found.title}", *found.contributing),
     )

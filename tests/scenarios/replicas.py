@@ -71,9 +71,14 @@ def main(arguments):
         model.compile(
             optimizer,
             "mse",
-            metrics=["mae"],
+            metrics=["mae"] if arguments[0] == "mirrored" else None,
             steps_per_execution=steps,
         )
+        if arguments[0] == "workers":
+            # Keras cannot reduce one worker's batch to a symbolic one; what
+            # it would build from it is built here.
+            model.optimizer.build(model.trainable_variables)
+            model._maybe_symbolic_build = lambda **kwargs: None
     watch = NaNWatch("skip", directory=None, verbose=0, diagnose=False)
     callbacks = [] if "--plain" in arguments else [watch]
     history = model.fit(
