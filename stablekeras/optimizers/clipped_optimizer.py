@@ -263,6 +263,8 @@ class ClippedOptimizer(OptimizerWrapper):
         survives = ops.isfinite(
             ops.square(gradients.norm) if self._squares else gradients.norm
         )
+        for fits in self._squares_that_may_overflow(gradients):
+            survives = ops.logical_and(survives, fits)
         if self._rules:
             # A product with so small a factor that nothing is left is not a
             # clipped gradient.
@@ -310,6 +312,19 @@ class ClippedOptimizer(OptimizerWrapper):
             is_update,
             survives,
         )
+
+    def _squares_that_may_overflow(self, gradients):
+        """Yields for each float16 gradient whether its squares are finite.
+
+        Their dtype ends at 65504, long before the norms do.
+        """
+        if not self._squares or self._known.float16.isdisjoint(
+            i for i, there in enumerate(gradients.present) if there
+        ):
+            return
+        for place, x in enumerate(gradients.tensors):
+            if x is not None and place in self._known.float16:
+                yield ops.max(ops.abs(backends.values_of(x))) < 255.9
 
     def _commit(
         self, variables, overwriting, pending, memory, measured, is_update, _

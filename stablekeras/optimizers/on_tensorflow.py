@@ -72,7 +72,10 @@ def sum_duplicates(x):
         return tf.convert_to_tensor(x)
     indices, position = tf.unique(tf.convert_to_tensor(x.indices))
     values = tf.math.unsorted_segment_sum(x.values, position, tf.size(indices))
-    return tf.IndexedSlices(values, indices, x.dense_shape)
+    shape = x.dense_shape
+    if shape is not None and not tf.is_tensor(shape):
+        shape = tf.constant(list(shape))
+    return tf.IndexedSlices(values, indices, shape)
 
 
 def sum_of_squares(x):

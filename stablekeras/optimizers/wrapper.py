@@ -160,10 +160,15 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
 
 
 class _Known:
-    """The variables an optimizer was built with."""
+    """The variables an optimizer was built with, and which are float16."""
 
     def __init__(self, variables):
         self.variables = variables
+        self.float16 = {
+            i
+            for i, v in enumerate(variables)
+            if keras.backend.standardize_dtype(v.dtype) == "float16"
+        }
 
 
 def _no_learning_rate():

@@ -71,7 +71,7 @@ def test_adaptive_gradient_limits_units_by_their_weights():
 
 
 def test_adaptive_gradient_leaves_the_last_layer():
-    """In a model of two layers, the variables of the second pass as they are."""
+    """Of two layers, the variables of the second pass as they are."""
     model = keras.Sequential(
         [keras.layers.Input((2,)), keras.layers.Dense(2), keras.layers.Dense(1)]
     )
@@ -164,7 +164,7 @@ def test_spike_skip_skips_what_exceeds_six_deviations():
 
 
 def test_spike_skip_looks_at_the_loss():
-    """A step with an ordinary gradient and a loss that stands out is left out."""
+    """A loss that stands out is enough, whatever the gradient is."""
     optimizer = optimizers.ClippedOptimizer(
         keras.optimizers.SGD(1.0), optimizers.SpikeSkip(window=4)
     )
@@ -193,7 +193,7 @@ def test_rules_in_a_list_apply_in_order():
         (lambda: optimizers.Value("1"), "Received: value='1'"),
         (
             lambda: optimizers.Percentile(101),
-            r"percentile must be in \[0, 100\]",
+            "percentile must be in",
         ),
         (lambda: optimizers.Percentile(10, history=0), "history must be"),
         (lambda: optimizers.ZScore(math.nan), "threshold must be finite"),
