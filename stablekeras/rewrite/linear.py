@@ -193,12 +193,16 @@ def _order(key):
 
 
 def _log_sigmoid_atom(arg):
-    return Atom(
-        "log_sigmoid",
-        arg.key,
-        lambda: Term(native.log_sigmoid, (arg.term(),), "log_sigmoid({0})"),
-        arg,
-    )
+    def make():
+        if all(c < 0 for _, c in arg.parts.values()):
+            return Term(
+                lambda x: -tf.nn.softplus(x),
+                (arg.times(-1.0).term(),),
+                "log_sigmoid(-{0})",
+            )
+        return Term(native.log_sigmoid, (arg.term(),), "log_sigmoid({0})")
+
+    return Atom("log_sigmoid", arg.key, make, arg)
 
 
 def log_add(logs):
