@@ -59,7 +59,8 @@ def result_dtype(*xs):
         TypeError: If one of them is complex.
     """
     dtypes = [
-        type(x) if isinstance(x, _SCALARS) else _tensor(x).dtype for x in xs
+        type(x) if isinstance(x, _SCALARS) else kops.convert_to_tensor(x).dtype
+        for x in xs
     ]
     dtype = keras.backend.result_type(*dtypes, float)
     if dtype not in _LIMITS:
@@ -81,13 +82,15 @@ def to_compute(*xs):
     Returns:
         `(dtype, tensors)`: the dtype of the answer and the converted tensors.
     """
-    inputs = [x if isinstance(x, _SCALARS) else _tensor(x) for x in xs]
+    inputs = [
+        x if isinstance(x, _SCALARS) else kops.convert_to_tensor(x) for x in xs
+    ]
     dtype = result_dtype(*inputs)
     work = compute_dtype(dtype)
     return dtype, [
         kops.convert_to_tensor(x, work)
         if isinstance(x, _SCALARS)
-        else kops.cast(kops.convert_to_tensor(x), work)
+        else kops.cast(x, work)
         for x in inputs
     ]
 
@@ -96,7 +99,3 @@ def answered(kernel, *xs):
     """Apply an elementwise `kernel` in compute precision; round once."""
     dtype, tensors = to_compute(*xs)
     return kops.cast(kernel(*tensors), dtype)
-
-
-def _tensor(x):
-    return x if hasattr(x, "dtype") else kops.convert_to_tensor(x)

@@ -106,7 +106,9 @@ def _torch(function, inputs, weights, mode, second):
 
     results = []
     for array in inputs:
-        x = keras.ops.convert_to_tensor(array).detach().requires_grad_(True)
+        # Without its name Keras would make float64 the default float.
+        x = keras.ops.convert_to_tensor(array, dtype=array.dtype.name)
+        x = x.detach().requires_grad_(True)
         y = function(x)
         w = torch.as_tensor(np.asarray(weights, "float64")).to(y.dtype)
         gradient = _torch_gradient(torch.sum(y * w), x, second)
