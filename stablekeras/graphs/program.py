@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 __all__ = ["Program", "Step", "eager_attrs", "program_of"]
 
@@ -75,9 +76,14 @@ class Program:
             (_LOOPS, "loop"),
         ):
             if op.type in kinds:
+                graphs = _functions(op)
+                if any(None in found for found in graphs.values()):
+                    # A function of the old kind: it runs, but as one op.
+                    _register(op.graph)
+                    break
                 programs = {
-                    name: [program_of(g, cache) for g in graphs]
-                    for name, graphs in _functions(op).items()
+                    name: [program_of(g, cache) for g in found]
+                    for name, found in graphs.items()
                 }
                 return Step(op, kind, reads, writes, programs=programs)
         return Step(op, "op", reads, writes, attrs=eager_attrs(op))
@@ -159,11 +165,19 @@ def _functions(op):
     return found
 
 
+def _register(graph):
+    """Makes the functions of a graph known to the eager runtime."""
+    eager = context.context()
+    for function in graph.as_graph_def().library.function:
+        if not eager.has_function(function.signature.name):
+            eager.add_function_def(function)
+
+
 def _graph_of(graph, name):
     while graph is not None:
         function = graph._get_function(name)
         if function is not None:
-            return function.graph
+            return getattr(function, "graph", None)
         graph = getattr(graph, "outer_graph", None)
     raise KeyError(name)
 

@@ -76,13 +76,14 @@ def _loss_of_guard(site, found):
     kind = _half(site, view)
     one, epsilon = found.get("one"), found.get("epsilon")
     bound = found.get("bound")
-    texts = site.literals
+    texts = site.literals if epsilon is None else site.literals_of(epsilon)
     shown = texts[0] if texts else None
-    if bound is not None and bound.stats and bound.stats.max == 1.0:
+    other_side = one is not None or site.op_type == "Log1p"
+    if other_side and bound is not None and bound.stats.max == 1.0:
         hidden = _ONE_LESS.search(_lines(site, bound))
         name = f"1 - {hidden.group(1)} rounds to" if hidden else "of it is"
         return f"the bound {name} 1.0 in {kind}, so 1 - p is still 0"
-    if epsilon is not None:
+    if epsilon is not None and _was_meant(site, epsilon):
         given = np.asarray(look_through(epsilon).constant, np.float64)
         value = float(np.abs(given).min())
         used = float(epsilon.stats.max or 0.0) if epsilon.stats else value
@@ -107,6 +108,12 @@ def _lines(site, view):
         *(u for u in view.users if u.number <= site.node.number),
     ]
     return "\n".join(source_line(node.op) for node in nodes)
+
+
+def _was_meant(site, epsilon):
+    # A zero in the graph is an epsilon only if it was written as one.
+    given = np.asarray(look_through(epsilon).constant)
+    return bool(np.any(given != 0) or site.literals_of(epsilon))
 
 
 def _absorbed(value, kind):

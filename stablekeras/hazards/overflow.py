@@ -132,13 +132,24 @@ def _ratio(site, found):
     argument = look_through(site.inputs[0]) if site.inputs else None
     if argument is None or argument.type != "Sub" or len(argument.inputs) < 2:
         return False
-    logs = {"Log", "LogSoftmax", "Sum", "Softplus", "Neg", "Mean"}
-    sides = [look_through(v) for v in argument.inputs]
+    sides = [_unscaled(look_through(v)) for v in argument.inputs]
     return all(
         side.constant is None
-        and (side.type in logs or side.ref[0] in site.execution.sources)
+        and (side.type in _LOGS or side.ref[0] in site.execution.sources)
         for side in sides
     )
+
+
+_LOGS = ("Log", "LogSoftmax", "Sum", "Softplus", "Neg", "Mean")
+
+
+def _unscaled(view):
+    """The other side of a product with a constant."""
+    if view.type == "Mul":
+        others = [v for v in view.inputs if v.constant is None]
+        if len(others) == 1:
+            return look_through(others[0])
+    return view
 
 
 def _rate(site, found):

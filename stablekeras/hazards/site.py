@@ -109,6 +109,15 @@ class Site:
         """Small constants written in the user's line, as text."""
         return _LITERAL.findall(self.line)
 
+    def literals_of(self, view):
+        """Returns those in the lines that use a constant, and in the root's.
+
+        Args:
+            view: View of the constant.
+        """
+        lines = [source_line(user.op) for user in view.users]
+        return _LITERAL.findall("\n".join(lines)) + self.literals
+
     def value(self, view):
         """Returns the value of a view's tensor."""
         if view.ref not in self._known:

@@ -435,3 +435,80 @@ def test_a_healthy_function_has_no_diagnosis(x):
         return tf.reduce_mean(tf.nn.log_softmax(1000.0 * x))
 
     assert stablekeras.diagnose(loss, x) is None
+
+
+def test_functions_of_the_old_kind_run_as_one_op():
+    """Keras' CTC holds loops that only TensorFlow 1 names: no obstacle."""
+    series = np.ones((4, 10, 4), "float32")
+    series[1, 2] = np.nan
+    model = _model(
+        keras.layers.Dense(5), loss=keras.losses.CTC(), shape=(10, 4)
+    )
+    labels = np.ones((4, 3), int)
+    diagnosis = _explain(model, series, labels)
+    assert (diagnosis.code, diagnosis.samples) == ("SK501", (1,))
+    assert "at (1, 2, 0)" in diagnosis.cause
+
+
+def test_a_loss_that_a_layer_adds(x, y):
+    """A formula in `add_loss` is found with its layer and line."""
+
+    class Adds(keras.layers.Layer):
+        def call(self, x):
+            length = tf.reduce_sum(x * x, axis=1) * 0.0
+            self.add_loss(tf.reduce_mean(tf.sqrt(length)))
+            return x
+
+    model = _model(
+        keras.layers.Dense(4, kernel_regularizer="l2"),
+        Adds(name="adds"),
+        keras.layers.Dense(1),
+        loss="mse",
+    )
+    diagnosis = _explain(model, x, y)
+    assert (diagnosis.code, diagnosis.layer) == ("SK401", "adds")
+    assert diagnosis.location == _line(Adds.call, "tf.sqrt(length)")
+
+
+def test_one_of_several_outputs(x, y):
+    """The loss of one output is found among several, in dicts."""
+    inputs = keras.Input((10,))
+    outputs = {
+        "good": keras.layers.Dense(1)(inputs),
+        "bad": keras.layers.Dense(3, activation="softmax", name="head")(inputs),
+    }
+    model = keras.Model(inputs, outputs)
+    model.compile("adam", {"good": "mse", "bad": _mean_log})
+    x = x / 100.0
+    x[[3, 8]] = 1e4
+    diagnosis = _explain(model, x, {"good": y, "bad": np.ones((ROWS, 3))})
+    assert (diagnosis.code, diagnosis.samples) == ("SK101", (3, 8))
+    assert 'layer "head"' in " ".join(diagnosis.contributing)
+
+
+def test_eager_code_in_a_step(x, y):
+    """A step that asks tensors for their values is replayed all the same."""
+
+    class Careful(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.head = keras.layers.Dense(1, name="head")
+
+        def call(self, x):
+            return self.head(x)
+
+        def train_step(self, data):
+            x, _ = data
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(tf.sqrt(self(x) * 0.0))
+            gradient = tape.gradient(loss, self.trainable_variables)
+            if float(loss.numpy()) < 1e9:
+                self.optimizer.apply(gradient, self.trainable_variables)
+            return {"loss": loss}
+
+    model = Careful()
+    model.compile("sgd", run_eagerly=True)
+    model(x)
+    diagnosis = _explain(model, x, y)
+    assert (diagnosis.code, diagnosis.samples) == ("SK401", tuple(range(ROWS)))
+    assert diagnosis.location == _line(Careful.train_step, "tf.sqrt")

@@ -7,11 +7,12 @@ from stablekeras.watch.diagnose import explain
 from stablekeras.watch.records import Incident
 from stablekeras.watch.replay import replay_step
 from tests.scenarios.broken import batch, check, compiled, takes_y
+from tests.scenarios.programs_of_disguises import DISGUISES
 from tests.scenarios.programs_of_gradients import GRADIENTS
 from tests.scenarios.programs_of_logs import LOGS
 from tests.scenarios.programs_of_ratios import RATIOS
 
-PROGRAMS = [*LOGS, *RATIOS, *GRADIENTS]
+PROGRAMS = [*LOGS, *RATIOS, *GRADIENTS, *DISGUISES]
 NAMED = [pytest.param(program, id=program.name) for program in PROGRAMS]
 
 
