@@ -1,5 +1,6 @@
 """`NaNWatch`: the callback that wires the stages together."""
 
+import collections
 import contextlib
 import dataclasses
 import inspect
@@ -10,20 +11,20 @@ import keras
 
 from stablekeras.errors import NonFiniteError
 from stablekeras.graphs import learning_rate, train_function
-from stablekeras.watch import arguments, bundle, diagnose, replay, report
+from stablekeras.watch import arguments, investigate, report
 from stablekeras.watch import incident as incidents
-from stablekeras.watch import snapshot as snapshots
+from stablekeras.watch.divergence import Divergence
 from stablekeras.watch.guard import Transaction
 from stablekeras.watch.loop import WatchedFunction
 from stablekeras.watch.manual import ManualGuard
-from stablekeras.watch.recover import Divergence, Policy
+from stablekeras.watch.recover import Policy
+from stablekeras.watch.rollback import Rollback
 
 __all__ = ["NaNWatch"]
 
-# Times that training may return to one snapshot before the first is taken.
-_MOST_RETURNS = 3
-# Times that the rate is lowered after training was brought back.
-_MOST_SETTLED = 8
+
+# Losses kept for the report of an incident.
+_LOSSES = 200
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
@@ -120,15 +121,16 @@ class NaNWatch(keras.callbacks.Callback):
     def _begin_training(self):
         self._policy.reset()
         self._divergence = Divergence()
-        self._snapshot = self._first_snapshot = None
-        self._returns = self._returns_in_all = self._settled = 0
-        self._best_mean = math.inf
-        self._since_snapshot = 0
+        self._rollback = None
+        if self.action == "rollback":
+            self._rollback = Rollback(
+                self.snapshot_every,
+                self.rollback_lr_factor,
+                self._divergence,
+            )
         self._watched_function = None
-        self._last_epoch_good = True
-        self._lowered = 1.0
-        self._rate = None
         self._kept = []
+        self._losses = collections.deque(maxlen=_LOSSES)
         self._begin_epoch(0)
 
     def _begin_epoch(self, epoch):
@@ -221,26 +223,33 @@ class NaNWatch(keras.callbacks.Callback):
         """Puts the watched function in for the call that comes."""
         self._begin = batch
         self._call_steps = 0
-        if self._rate is not None:
-            self._keep_rate_low()
+        if self._rollback is not None and self._watched_function is not None:
+            self._rollback.keep_rates_low(self._optimizers())
         self.watched("train_function").arm(self)
 
     def on_train_batch_end(self, batch, logs=None):
         """Shows the count of refused steps beside the loss."""
         if self._bad_steps and logs is not None:
             logs["nonfinite_steps"] = self._bad_steps
-        if self.action == "rollback":
-            self._watch_divergence(logs)
+        loss = (logs or {}).get("loss")
+        if loss is not None:
+            self._losses.append({"loss": loss})
+        if (
+            self._can_roll_back()
+            and loss is not None
+            and self._call_steps
+            and self._divergence.call(loss, self._call_steps)
+        ):
+            self._diverged(loss)
 
     def on_epoch_end(self, epoch, logs=None):
         """Puts the count of refused steps into History."""
         if logs is None:
             return
-        self._last_epoch_good = self._divergence.is_good()
-        if self._returns_in_all > 1:
-            self._settle()
-        if self._snapshot is not None and self._divergence.epoch():
-            self._diverged(logs.get("loss", math.nan))
+        if self._can_roll_back():
+            self._retrace_unless(self._rollback.epoch_ends(self._optimizers()))
+            if self._divergence.epoch():
+                self._diverged(logs.get("loss", math.nan))
         logs["nonfinite_steps"] = self._bad_steps
         # A mean over no step is not 0, which would look like the best.
         for validation, bad, good in (
@@ -258,7 +267,7 @@ class NaNWatch(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         """Lets go of what belongs to this training."""
-        self._snapshot = self._first_snapshot = None
+        self._rollback = None
         for fellow, name, value in self._kept:
             setattr(fellow, name, value)
         self._kept = []
@@ -273,29 +282,23 @@ class NaNWatch(keras.callbacks.Callback):
     def before(self, function, iterator):
         """Told that a call begins; takes the snapshot that is due."""
         self._watched_function = function
-        if self.action != "rollback" or not self._snapshot_is_due():
+        rollback = self._rollback
+        if rollback is None or not rollback.is_due(self._begin):
             return
-        if self._snapshot is not None and not self._good_to_keep():
-            return  # Finite, but not a state to come back to.
-        if self._snapshot is None and not self._is_built():
+        if not rollback.is_ready and not self._is_built():
             function.prepare(iterator)
             if not self._is_built():  # An eager step builds when it runs.
                 return
-        taken = snapshots.take(
-            self._variables(function),
+        if rollback.take(
+            self._variables(),
             function.transaction.written,
             epoch=self._epoch,
             step=self._begin,
             leave_out=[
                 *(v for m in self.model.metrics for v in m.variables),
-                *learning_rate.variables(function.transaction.optimizers),
+                *learning_rate.variables(self._optimizers()),
             ],
-        )
-        self._since_snapshot = 0
-        if taken is not None:
-            self._first_snapshot = self._first_snapshot or taken
-            self._snapshot = taken
-            self._returns = 0
+        ):
             self._policy.progress()
 
     def committed(self, steps, logs, overflows):
@@ -303,10 +306,11 @@ class NaNWatch(keras.callbacks.Callback):
         self._good_logs = logs
         self._good_steps += steps
         self._call_steps += steps
-        self._since_snapshot += steps
         self.overflows += overflows
-        if self.action != "rollback":
+        if self._rollback is None:
             self._policy.progress()
+        else:
+            self._rollback.committed(steps)
 
     def fallback(self):
         """Returns the logs of a call in which no step was committed."""
@@ -319,19 +323,19 @@ class NaNWatch(keras.callbacks.Callback):
     def trip(self, trip):
         """Told of a refused step; returns whether to go on or leave."""
         action = self._policy.decide()
-        if action == "rollback" and self._snapshot is None:
+        if action == "rollback" and not self._can_roll_back():
             action = "stop"  # There never was a good state.
         incident = incidents.record(
             trip,
             epoch=self._epoch,
             step=self._begin + trip.offset,
             action=action,
-            faulty=incidents.faulty_variables(
-                self._variables(self._watched_function)
-            ),
+            faulty=incidents.faulty_variables(self._variables()),
         )
         self._bad_steps += 1
-        return self._act(self._explain(incident))
+        incident = self._explain(incident)
+        investigate.tell(incident, self.verbose)
+        return self._act(incident)
 
     def trip_at(self, trip, step):
         """The same for a step of a hand-written loop, numbered there."""
@@ -360,60 +364,18 @@ class NaNWatch(keras.callbacks.Callback):
         return "leave"
 
     def _roll_back(self):
-        self._returns += 1
-        self._returns_in_all += 1
-        if self._returns > _MOST_RETURNS:
-            # That state was finite but beyond help; the first one is not.
-            self._snapshot = self._first_snapshot
-        self._snapshot.restore()
+        seen = self._rollback.back(self._optimizers())
         self.model.reset_metrics()
         self._good_logs = None
-        self._divergence.restart()
-        self._since_snapshot = 0
-        self._best_mean = math.inf
-        return "go on" if self._lower_rate() else "leave"
+        self._retrace_unless(seen)
+        return "go on" if seen else "leave"
 
-    def _settle(self):
-        """Lowers the rate after an epoch that brought no progress.
-
-        Where training had to be brought back more than once, the rate that
-        at last held is the largest that does, and noisy.
-        """
-        mean = self._divergence.mean
-        if 0.0 < mean < 0.98 * self._best_mean:
-            self._best_mean = mean
-        elif mean and self._settled < _MOST_SETTLED:
-            self._settled += 1
-            self._lower_rate()
-
-    def _lower_rate(self):
-        optimizers = self._watched_function.transaction.optimizers
-        seen = True
-        for optimizer in optimizers:
-            seen &= learning_rate.lower(optimizer, self.rollback_lr_factor)
-        self._lowered *= self.rollback_lr_factor
-        self._rate = learning_rate.rates(optimizers)
-        if not seen:
+    def _retrace_unless(self, seen):
+        if not seen:  # A schedule was replaced: traced steps hold the old.
             self.model.make_train_function(force=True)
-        return seen
 
-    def _keep_rate_low(self):
-        """Lowers a rate that another callback has set high again."""
-        optimizers = self._watched_function.transaction.optimizers
-        now = learning_rate.rates(optimizers)
-        for optimizer, rate, before in zip(
-            optimizers, now, self._rate, strict=True
-        ):
-            if rate > before * (1.0 + 1e-6):
-                learning_rate.set_rate(optimizer, rate * self._lowered)
-        self._rate = learning_rate.rates(optimizers)
-
-    def _watch_divergence(self, logs):
-        loss = (logs or {}).get("loss")
-        if loss is None or self._snapshot is None or not self._call_steps:
-            return
-        if self._divergence.call(loss, self._call_steps):
-            self._diverged(loss)
+    def _can_roll_back(self):
+        return self._rollback is not None and self._rollback.is_ready
 
     def _diverged(self, loss):
         action = self._policy.decide()
@@ -424,7 +386,7 @@ class NaNWatch(keras.callbacks.Callback):
             loss=loss,
             first=self._divergence.reference,
         )
-        self._show(incident)
+        investigate.tell(incident, self.verbose)
         self._act(incident)
 
     def _keep_backups(self):
@@ -462,56 +424,27 @@ class NaNWatch(keras.callbacks.Callback):
             Transaction(model, model.train_step, trial=True),
         )
 
-    def _variables(self, function):
+    def _optimizers(self):
+        return self._watched_function.transaction.optimizers
+
+    def _variables(self):
         return [
             *self.model.variables,
-            *(v for o in function.transaction.optimizers for v in o.variables),
+            *(v for o in self._optimizers() for v in o.variables),
         ]
 
-    def _good_to_keep(self):
-        if self.snapshot_every == "epoch":
-            return self._last_epoch_good
-        return self._divergence.is_good()
-
     def _is_built(self):
-        return self.model.built and all(
-            o.built for o in self._watched_function.transaction.optimizers
-        )
-
-    def _snapshot_is_due(self):
-        if self._snapshot is None:
-            return True
-        if self.snapshot_every == "epoch":
-            return self._begin == 0 and self._since_snapshot > 0
-        return self._since_snapshot >= self.snapshot_every
+        return self.model.built and all(o.built for o in self._optimizers())
 
     def _explain(self, incident, step=None):
-        step = step or self.model.__dict__.get("train_step")
-        if self.diagnose:
-            try:
-                trace = replay.replay_step(self.model, incident, step)
-                found = diagnose.explain(trace)
-                if "scale" in incident.tripped:
-                    found = incidents.scale_lost(found)
-            except Exception as error:
-                found = incidents.unknown(incident, error)
-            incident = dataclasses.replace(incident, diagnosis=found)
-        if self.directory is not None:
-            try:
-                path = bundle.write(incident, self.model, self.directory)
-                incident = dataclasses.replace(
-                    incident, path=None if path is None else str(path)
-                )
-            except Exception as error:
-                warnings.warn(f"The incident was not written: {error}")
-        self._show(incident)
-        return incident
-
-    def _show(self, incident):
-        try:
-            report.show(incident, self.verbose)
-        except Exception as error:
-            warnings.warn(f"The incident was not shown: {error}")
+        return investigate.investigate(
+            incident,
+            self.model,
+            step or self.model.__dict__.get("train_step"),
+            explain=self.diagnose,
+            directory=self.directory,
+            history=tuple(self._losses),
+        )
 
 
 class _Validation:
@@ -540,7 +473,9 @@ class _Validation:
             action="report",
         )
         watch._bad_test_steps += 1
-        watch.incidents.append(watch._explain(incident, watch.model.test_step))
+        incident = watch._explain(incident, watch.model.test_step)
+        watch.incidents.append(incident)
+        investigate.tell(incident, watch.verbose)
         return "go on"
 
 

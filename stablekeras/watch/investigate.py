@@ -8,7 +8,7 @@ import logging
 
 from stablekeras.graphs.badness import by_layer
 from stablekeras.watch import bundle, diagnose, page, replay, report
-from stablekeras.watch.incident import unknown
+from stablekeras.watch.incident import scale_lost, unknown
 
 __all__ = ["investigate", "tell"]
 
@@ -34,6 +34,8 @@ def investigate(incident, model, step, *, explain, directory, history=()):
         try:
             trace = replay.replay_step(model, incident, step, history)
             found = diagnose.explain(trace)
+            if "scale" in incident.tripped:
+                found = scale_lost(found)
         except Exception as error:
             found = unknown(incident, error)
         incident = dataclasses.replace(incident, diagnosis=found)
