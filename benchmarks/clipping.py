@@ -1,0 +1,251 @@
+"""What ClippedOptimizer costs, and what each of its rules is for.
+
+Run `python benchmarks/clipping.py` for both parts, with `--cost` or
+`--training` for one. The second writes a table and `docs/assets/clipping.png`.
+
+Cost: the same model with no clipping, with `global_clipnorm` of Keras and with
+`ClippedOptimizer(global_clipnorm=…)`, interleaved step by step in one process;
+the figure is the median of the ratios of neighbouring measurements.
+
+Training: a regression with heavy-tailed targets, a few batches of which are
+corrupted: some make huge gradients, some NaN. A step is damaged if the loss on
+clean data is 10 times as high after it as before it, or not finite.
+"""
+
+import argparse
+import os
+import pathlib
+import platform
+import statistics
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from stablekeras import optimizers
+
+PICTURE = pathlib.Path(__file__).parents[1] / "docs/assets/clipping.png"
+
+
+def mlp():
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            layers.Input((256,)),
+            layers.Dense(256, "relu"),
+            layers.Dense(256, "relu"),
+            layers.Dense(10),
+        ]
+    )
+    return model, (128, 256)
+
+
+def cnn():
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            layers.Input((28, 28, 1)),
+            layers.Conv2D(16, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(64, "relu"),
+            layers.Dense(10),
+        ]
+    )
+    return model, (64, 28, 28, 1)
+
+
+def measure_cost(rounds):
+    adam = keras.optimizers.Adam
+    variants = {
+        "none": lambda: adam(1e-4),
+        "Keras": lambda: adam(1e-4, global_clipnorm=1.0),
+        "ours": lambda: optimizers.ClippedOptimizer(
+            adam(1e-4), global_clipnorm=1.0
+        ),
+    }
+    print(
+        "| model | jit_compile | none | Keras global_clipnorm | ours | ratio |"
+    )
+    print("|---|---|---|---|---|---|")
+    for build, steps in ((mlp, 4 * rounds), (cnn, rounds)):
+        for jit_compile in (True, False):
+            runs = {
+                name: prepared(build, make(), jit_compile)
+                for name, make in variants.items()
+            }
+            seconds = {name: [] for name in runs}
+            for i in range(steps):
+                for name in list(runs)[:: 1 if i % 2 else -1]:
+                    seconds[name].append(timed(*runs[name]))
+            medians = [
+                f"{1e3 * statistics.median(x):.2f} ms" for x in seconds.values()
+            ]
+            ratio = statistics.median(
+                a / b
+                for a, b in zip(seconds["ours"], seconds["Keras"], strict=True)
+            )
+            cells = [build.__name__, jit_compile, *medians, f"{ratio:.3f}"]
+            print("|", " | ".join(map(str, cells)), "|", flush=True)
+
+
+def prepared(build, optimizer, jit_compile):
+    keras.utils.set_random_seed(0)
+    model, shape = build()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, jit_compile=jit_compile)
+    x = np.random.default_rng(0).standard_normal(shape).astype("float32")
+    data = tf.data.Dataset.from_tensors((x, np.arange(shape[0]) % 10)).repeat()
+    iterator = iter(data.prefetch(2))
+    model.make_train_function()
+    for _ in range(10):
+        model.train_function(iterator)
+    return model.train_function, iterator
+
+
+def timed(function, iterator, repeats=4):
+    start = time.perf_counter()
+    for _ in range(repeats):
+        logs = function(iterator)
+    float(logs["loss"])
+    return (time.perf_counter() - start) / repeats
+
+
+STEPS, BATCH = 600, 32
+BAD_STEPS = {150: "nan", 220: 1e3, 300: 1e6, 301: 1e6, 420: 1e12, 500: "nan"}
+
+
+def training_data():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((STEPS * BATCH, 16)).astype("float32")
+    truth = np.tanh(x @ rng.standard_normal((16, 1))) * 2
+    # Student's t with 2 degrees of freedom: no finite variance.
+    y = (truth + 0.1 * rng.standard_t(2, truth.shape)).astype("float32")
+    for step, kind in BAD_STEPS.items():
+        rows = slice(step * BATCH, step * BATCH + 4)
+        if kind == "nan":
+            x[rows] = np.nan
+        else:
+            y[rows] *= kind
+    clean = rng.standard_normal((2000, 16)).astype("float32")
+    weights = np.random.default_rng(0)
+    weights.standard_normal((STEPS * BATCH, 16))
+    target = np.tanh(clean @ weights.standard_normal((16, 1))) * 2
+    return x, y, clean, target.astype("float32")
+
+
+def compare_rules():
+    sgd = lambda: keras.optimizers.SGD(0.05, momentum=0.9)  # noqa: E731
+    wrapped = lambda clip: optimizers.ClippedOptimizer(sgd(), clip)  # noqa: E731
+    variants = {
+        "no clipping, Keras": sgd,
+        "fixed 1.0, Keras": lambda: keras.optimizers.SGD(
+            0.05, momentum=0.9, global_clipnorm=1.0
+        ),
+        "no clipping, skips": lambda: wrapped(None),
+        "GlobalNorm(1.0)": lambda: wrapped(optimizers.GlobalNorm(1.0)),
+        "Percentile(10)": lambda: wrapped(optimizers.Percentile(10)),
+        "ZScore()": lambda: wrapped(optimizers.ZScore()),
+        "AdaGC()": lambda: wrapped(optimizers.AdaGC()),
+        "SpikeSkip()": lambda: wrapped(optimizers.SpikeSkip()),
+    }
+    data = training_data()
+    curves = {}
+    print("| rule | final loss | damaged steps | skipped | clip rate |")
+    print("|---|---|---|---|---|")
+    for name, make in variants.items():
+        curve, report = train(make(), *data)
+        curves[name] = curve
+        before, after = curve[:-1], curve[1:]
+        damaged = int(np.sum(~(after <= 10 * before)))
+        print(
+            f"| {name} | {curve[-1]:.4g} | {damaged} "
+            f"| {report.get('skipped', '–')} "
+            f"| {report.get('clip_rate', float('nan')):.2f} |",
+            flush=True,
+        )
+    draw(curves)
+
+
+def train(optimizer, x, y, clean, target):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.layers.Input((16,)),
+            keras.layers.Dense(32, "tanh"),
+            keras.layers.Dense(1),
+        ]
+    )
+    variables = model.trainable_variables
+    optimizer.build(variables)
+
+    def mse(inputs, wanted):
+        error = tf.square(model(inputs, training=True) - wanted)
+        return tf.reduce_mean(error)
+
+    @tf.function
+    def step(inputs, wanted):
+        with tf.GradientTape() as tape:
+            loss = mse(inputs, wanted)
+            scaled = optimizer.scale_loss(loss)
+        optimizer.apply(tape.gradient(scaled, variables), variables)
+        return mse(clean, target)
+
+    curve = [
+        float(step(x[i : i + BATCH], y[i : i + BATCH]))
+        for i in range(0, len(x), BATCH)
+    ]
+    report = getattr(optimizer, "report", dict)()
+    return np.array(curve), report
+
+
+def draw(curves):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    for name, curve in curves.items():
+        axes.plot(np.where(np.isfinite(curve), curve, np.nan), label=name, lw=1)
+    for step in BAD_STEPS:
+        axes.axvline(step, color="0.8", zorder=0)
+    axes.set(
+        yscale="log",
+        ylim=(1e-3, 1e6),
+        xlabel="step; corrupted batches are grey",
+        ylabel="loss on clean data",
+        title="Heavy-tailed regression with corrupted batches",
+    )
+    axes.legend(fontsize=8)
+    PICTURE.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(PICTURE, dpi=120)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--cost", action="store_true")
+    parser.add_argument("--training", action="store_true")
+    parser.add_argument("--rounds", type=int, default=100)
+    arguments = parser.parse_args()
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, "
+        f"1 thread; Python {platform.python_version()}, keras "
+        f"{keras.__version__}, tensorflow {tf.__version__}\n"
+    )
+    if arguments.cost or not arguments.training:
+        measure_cost(arguments.rounds)
+    if arguments.training or not arguments.cost:
+        compare_rules()
+
+
+if __name__ == "__main__":
+    main()
