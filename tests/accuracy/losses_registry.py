@@ -8,6 +8,7 @@ import itertools
 import math
 
 import keras
+import mpmath
 import numpy as np
 from keras import ops as kops
 
@@ -15,6 +16,7 @@ from stablekeras import losses
 from tests.accuracy.jets import (
     Jet,
     exp,
+    jet,
     log,
     maximum,
     sigmoid,
@@ -28,10 +30,11 @@ __all__ = ["ENTRIES", "NOT_NUMERIC"]
 NOT_NUMERIC = {"deserialize", "get", "serialize", "Loss", "LossFunctionWrapper"}
 
 # The floors of the clamped logarithm, eps**2 of the compute dtype.
-_ALIVE = ((2.0**-46, 1.0),)
-_DEEP = {"domain": ((2.0**-104, 1.0),), "dtypes": ("float64",)}
+# Shares of up to three of them stay above the floor.
+_ALIVE = ((2.0**-44, 1.0),)
+_DEEP = {"domain": ((2.0**-102, 1.0),), "dtypes": ("float64",)}
 _CLASSES = {"unit": lambda row: (1, 1, 1), "dps": 150, "span": 120.0}
-_ENDS = ((3e38, -3e38, 0.0), (-6e4, -6e4, 6e4), (0.0, 0.0, 0.0))
+_ENDS = ((1.5e38, -1.5e38, 0.0), (-6e4, -6e4, 6e4), (0.0, 0.0, 0.0))
 
 
 def _mean(xs):
@@ -100,18 +103,24 @@ def _focal_logits(gamma):
         share = y * sigmoid(-x) + (1 - y) * p
         return share**gamma * _bce_logits(y, x)
 
-    return lambda ys, xs: _mean([one(y, x) for y, x in zip(ys, xs, strict=True)])
+    return lambda ys, xs: _mean(
+        [one(y, x) for y, x in zip(ys, xs, strict=True)]
+    )
 
 
 def _focal(gamma):
     def one(y, p):
         return (y * (1 - p) + (1 - y) * p) ** gamma * _bce(y, p)
 
-    return lambda ys, ps: _mean([one(y, p) for y, p in zip(ys, ps, strict=True)])
+    return lambda ys, ps: _mean(
+        [one(y, p) for y, p in zip(ys, ps, strict=True)]
+    )
 
 
 def _per_entry(one):
-    return lambda ys, xs: _mean([one(y, x) for y, x in zip(ys, xs, strict=True)])
+    return lambda ys, xs: _mean(
+        [one(y, x) for y, x in zip(ys, xs, strict=True)]
+    )
 
 
 def _log_softmax(xs):
@@ -171,9 +180,7 @@ def _gce(q):
 
 
 def _mape(ys, ps):
-    return 100 * _mean(
-        [abs((y - p) / y) for y, p in zip(ys, ps, strict=True)]
-    )
+    return 100 * _mean([abs((y - p) / y) for y, p in zip(ys, ps, strict=True)])
 
 
 def _msle(ys, ps):
@@ -184,7 +191,7 @@ def _msle(ys, ps):
 
 def _cosine(ys, ps):
     def length(v):
-        return sqrt(sum(x * x for x in v))
+        return sqrt(jet(sum(x * x for x in v)))
 
     dot = sum(y * p for y, p in zip(ys, ps, strict=True))
     return -dot / length(ys) / length(ps)
@@ -195,7 +202,9 @@ def _huber(delta):
         e = abs(p - y)
         return 0.5 * e * e if e <= delta else delta * e - delta * delta / 2
 
-    return lambda ys, ps: _mean([one(*pair) for pair in zip(ys, ps, strict=True)])
+    return lambda ys, ps: _mean(
+        [one(*pair) for pair in zip(ys, ps, strict=True)]
+    )
 
 
 def _log_cosh(ys, ps):
@@ -335,6 +344,8 @@ ENTRIES = [
             dps=200,
             span=100.0,
             rows=((6e4,), (-6e4,)),
+            # The second derivative is a sum of terms of both signs.
+            unit=lambda row: (0, 0, 0.25),
         )
         for y in (0.0, 1.0, 0.25)
         for gamma in (0.5, 2.0)
@@ -358,10 +369,15 @@ ENTRIES = [
     _of_labels(
         "categorical_crossentropy",
         _ONE_HOT,
-        lambda ys, xs: _cce_logits(ys, xs)
-        + 0.25 * (xs[1] - _log_softmax(xs)[1]) ** 2,
+        lambda ys, xs: (
+            _cce_logits(ys, xs) + 0.25 * (xs[1] - _log_softmax(xs)[1]) ** 2
+        ),
         rival=False,
-        **{**_LOGITS, "given": {"from_logits": True, "z_loss": 0.25}},
+        given={"from_logits": True, "z_loss": 0.25},
+        dps=150,
+        span=120.0,
+        # The curvature is a share times the log-partition.
+        unit=lambda row: (1, 1, max(map(abs, row))),
     ),
     *(
         _of_labels(
@@ -442,26 +458,49 @@ ENTRIES = [
         near=(1.0, 3.0),
         rows=((0.0, 1.0, 1.0),),
     ),
-    _of_targets("mean_squared_error", lambda ys, ps: _mean(
-        [(y - p) ** 2 for y, p in zip(ys, ps, strict=True)]
-    )),
-    _of_targets("mean_absolute_error", lambda ys, ps: _mean(
-        [abs(y - p) for y, p in zip(ys, ps, strict=True)]
-    ), accept=_differ),
     _of_targets(
+        "mean_squared_error",
+        lambda ys, ps: _mean(
+            [(y - p) ** 2 for y, p in zip(ys, ps, strict=True)]
+        ),
+    ),
+    _of_targets(
+        "mean_absolute_error",
+        lambda ys, ps: _mean([abs(y - p) for y, p in zip(ys, ps, strict=True)]),
+        accept=_differ,
+    ),
+    _of_labels(
         "mean_absolute_percentage_error",
+        (1.0, -3.0),
         _mape,
-        n=1,
-        near=(1.0,),
-        accept=lambda r: r[0] != 0 and _differ(r),
+        near=(1.0, -3.0),
+        accept=lambda r: r[0] != 1 and r[1] != -3,
+    ),
+    _of_labels(
+        "mean_absolute_percentage_error",
+        (2.0**-100,),
+        _mape,
+        near=(2.0**-100,),
+        accept=lambda r: r[0] != 2.0**-100,
+        dtypes=("bfloat16", "float32", "float64"),
     ),
     _of_targets(
         "mean_squared_logarithmic_error", _msle, domain=((0.0, math.inf),)
     ),
-    _of_targets(
-        "cosine_similarity",
-        _cosine,
-        accept=lambda r: any(r[:2]) and any(r[2:]),
+    *(
+        _of_labels(
+            "cosine_similarity",
+            y,
+            _cosine,
+            accept=lambda row: mpmath.norm(row) > 1e-18,
+            # The gradient is a difference of vectors of this length.
+            unit=lambda row: (
+                0,
+                1 / mpmath.norm(row),
+                1 / mpmath.norm(row) ** 2,
+            ),
+        )
+        for y in ((1.0, -2.0), (2.0**100, 2.0**100), (2.0**-100, 0.0))
     ),
     _of_targets("huber", _huber(1.0), near=(0.0, 1.0)),
     _of_targets("huber", _huber(0.25), near=(0.0, 0.25), given={"delta": 0.25}),
