@@ -12,7 +12,7 @@ from keras import ops as kops
 
 from stablekeras.ops.axes import check_axis
 from stablekeras.ops.gradient import with_derivative
-from stablekeras.ops.precision import answered, to_compute
+from stablekeras.ops.precision import answered, compute_dtype, to_compute
 from stablekeras.ops.symbolic import stable
 
 __all__ = [
@@ -445,8 +445,9 @@ def sparsemax(x, axis=-1):
     ordered = kops.flip(kops.sort(kops.stop_gradient(z), axis=axis), axis=axis)
     # Never in the support below -2; no inf - inf.
     ordered = kops.where(ordered < -2.0, -2.0, ordered)
-    rank = kops.cumsum(kops.ones_like(ordered), axis=axis)
-    inside = 1 + rank * ordered > kops.cumsum(ordered, axis=axis)
+    wide = compute_dtype(dtype)
+    rank = kops.cumsum(kops.ones_like(ordered), axis=axis, dtype=wide)
+    inside = 1 + rank * ordered > kops.cumsum(ordered, axis=axis, dtype=wide)
     size = kops.sum(kops.cast(inside, z.dtype), axis=axis, keepdims=True)
     kept = kops.where(inside, ordered, 0.0)
     total = kops.sum(kept, axis=axis, keepdims=True)

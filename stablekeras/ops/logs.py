@@ -183,7 +183,7 @@ def _difference(x, y):
 
 
 def _logaddexp_value(x, y):
-    high = kops.maximum(x, y)
+    high = kops.where(x > y, x, y)
     e = kops.exp(-kops.abs(_difference(x, y)))
     # The sum with `high` may cancel, so what is added is kept small:
     # log(1 + e) = log(2) + log(1 + (e - 1) / 2).

@@ -236,7 +236,8 @@ def normalize(x, axis=-1, order=2, epsilon=None):
     else:
         n = _order_length(y, order, axis)
     if epsilon is not None:
-        n = kops.maximum(n, epsilon / m)
+        least = epsilon / m
+        n = kops.where(n < least, least, n)
     n = kops.where(kops.equal(n, 0), 1.0, n)
     return kops.cast(y * (1 / n), dtype)
 
@@ -326,11 +327,11 @@ def cdist(x, y):
         )
     x, y = kops.expand_dims(x, -2), kops.expand_dims(y, -3)
     # Two numbers near the end of the format may differ by more than it holds.
-    largest = kops.maximum(
-        kops.max(kops.abs(x), axis=-1, keepdims=True),
-        kops.max(kops.abs(y), axis=-1, keepdims=True),
+    limit = finfo(compute_dtype(dtype)).max / 4
+    far = kops.logical_or(
+        kops.max(kops.abs(x), axis=-1, keepdims=True) > limit,
+        kops.max(kops.abs(y), axis=-1, keepdims=True) > limit,
     )
-    far = largest > finfo(compute_dtype(dtype)).max / 4
     half = kops.cast(kops.where(far, 0.5, 1.0), x.dtype)
     out = length_kernel(x * half - y * half, -1) / half
     out = kops.squeeze(out, -1)

@@ -181,9 +181,10 @@ def _all_integers(*xs):
 def _scaled(x, y):
     """Return the larger size and `sqrt(1 + (small / large)**2)`."""
     a, b = kops.abs(x), kops.abs(y)
-    m = kops.maximum(a, b)
+    # Not kops.maximum, which narrows float64 on torch.
+    m = kops.where(a > b, a, b)
     plain = kops.logical_or(kops.equal(m, 0), kops.equal(m, float("inf")))
-    ratio = kops.minimum(a, b) / kops.where(plain, 1.0, m)
+    ratio = kops.where(a > b, b, a) / kops.where(plain, 1.0, m)
     ratio = kops.where(plain, 0.0 * ratio * 0.0, ratio)
     return m, kops.sqrt(1 + ratio * ratio)
 

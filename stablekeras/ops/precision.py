@@ -62,6 +62,10 @@ def result_dtype(*xs):
         type(x) if isinstance(x, _SCALARS) else kops.convert_to_tensor(x).dtype
         for x in xs
     ]
+    # On torch and JAX Keras' own rule narrows float64.
+    tensors = [d for d in dtypes if d not in _SCALARS]
+    if "float64" in map(keras.backend.standardize_dtype, tensors):
+        return "float64"
     dtype = keras.backend.result_type(*dtypes, float)
     if dtype not in _LIMITS:
         raise TypeError(
