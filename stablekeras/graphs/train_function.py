@@ -152,8 +152,9 @@ def run_chunk(model, step, steps):
         steps: `model.steps_per_execution`.
 
     Returns:
-        `chunk(iterator, remaining) -> Chunk`. It raises `StopIteration` or
-        `tf.errors.OutOfRangeError` when the iterator is empty, as Keras does.
+        `chunk(iterator, remaining) -> Chunk`, which raises `StopIteration`
+        or `tf.errors.OutOfRangeError` when the iterator is empty, as Keras
+        does; and `trace(iterator)`, which only traces it.
     """
     if model.run_eagerly:
         return _eager_chunk(step)
@@ -184,8 +185,7 @@ def _eager_chunk(step):
             result.overflows += int(result.facts[:, 1].any())
         return result
 
-    chunk.trace = lambda iterator: None  # Nothing is traced eagerly.
-    return chunk
+    return chunk, lambda iterator: None  # Nothing is traced eagerly.
 
 
 def _single_step(step):
@@ -209,8 +209,7 @@ def _single_step(step):
             overflows=int(facts[:, 1].any()),
         )
 
-    chunk.trace = next_step.get_concrete_function
-    return chunk
+    return chunk, next_step.get_concrete_function
 
 
 def _many_steps(step, rows):
@@ -277,10 +276,10 @@ def _many_steps(step, rows):
             overflows=int(overflows),
         )
 
-    chunk.trace = lambda iterator: next_steps.get_concrete_function(
-        iterator, tf.constant(0)
-    )
-    return chunk
+    def trace(iterator):
+        next_steps.get_concrete_function(iterator, tf.constant(0))
+
+    return chunk, trace
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ def check(**given):
         isinstance(factor, bool)
         or not isinstance(factor, numbers.Real)
         or not math.isfinite(factor)
-        or not 0.0 < factor <= 1.0
+        or not 0.0 < float(factor) <= 1.0
     ):
         raise ValueError(
             "rollback_lr_factor must be a number in (0, 1]. Received: "

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import math
 import warnings
+from typing import Any
 
 import keras
 
@@ -121,16 +122,16 @@ class NaNWatch(keras.callbacks.Callback):
     def _begin_training(self):
         self._policy.reset()
         self._divergence = Divergence()
-        self._rollback = None
+        self._rollback: Any = None
         if self.action == "rollback":
             self._rollback = Rollback(
                 self.snapshot_every,
                 self.rollback_lr_factor,
                 self._divergence,
             )
-        self._watched_function = None
+        self._watched_function: Any = None
         self._kept = []
-        self._losses = collections.deque(maxlen=_LOSSES)
+        self._losses: Any = collections.deque(maxlen=_LOSSES)
         self._begin_epoch(0)
 
     def _begin_epoch(self, epoch):

@@ -16,7 +16,12 @@ import keras
 import tensorflow as tf
 
 from stablekeras.graphs import resources
-from stablekeras.graphs.apply_calls import ApplyLog, find_optimizers, loss_scale
+from stablekeras.graphs.apply_calls import (
+    ApplyCall,
+    ApplyLog,
+    find_optimizers,
+    loss_scale,
+)
 from stablekeras.graphs.sums import half_square, presence, values
 from stablekeras.graphs.train_function import COLUMNS, is_distributed
 from stablekeras.graphs.xla import settled
@@ -27,8 +32,8 @@ __all__ = [
     "SCALE",
     "STATE",
     "SUSPECT",
-    "UPDATE",
     "Transaction",
+    "UPDATE",
     "is_loss",
 ]
 
@@ -200,7 +205,7 @@ class Transaction:
     def _must_be_finite(self):
         model = self._model
         metrics = {id(v) for m in model.metrics for v in m.variables}
-        kinds = {}
+        kinds: dict[int, int] = {}
         for v in model.non_trainable_variables:
             if id(v) not in metrics:
                 kinds.update((id(h), STATE) for h in resources.handles(v))
@@ -343,7 +348,7 @@ class _Traced:
     """A step traced into a function of its own, with what it revealed."""
 
     def __init__(self, model, step, data, log, gradients_count):
-        self.calls = []
+        self.calls: list[ApplyCall] = []
         strategy = model.distribute_strategy
         distributed = is_distributed(model)
 

@@ -43,7 +43,9 @@ class WatchedFunction:
         self._steps = model.steps_per_execution
         self.transaction = transaction
         self._step = train_function.compile_step(model, transaction)
-        self._chunk = train_function.run_chunk(model, self._step, self._steps)
+        self._chunk, self._trace = train_function.run_chunk(
+            model, self._step, self._steps
+        )
         self._trial = trial and train_function.compile_step(model, trial)
         self._bare: Any = None
         self._armed_in = None
@@ -98,7 +100,7 @@ class WatchedFunction:
     def prepare(self, iterator):
         """Traces the step, which makes the variables it needs."""
         if train_function.is_iterator(iterator):
-            self._chunk.trace(iterator)
+            self._trace(iterator)
 
     def _drive(self, chunk, iterator, listeners):
         done, logs = 0, None

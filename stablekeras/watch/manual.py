@@ -147,7 +147,7 @@ class ManualGuard(contextlib.AbstractContextManager):
             )
             return None
 
-        apply.unguarded = original
+        apply.__dict__["unguarded"] = original
         return apply
 
     def _transact(self, optimizer, tensors, update):

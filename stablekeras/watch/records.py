@@ -13,7 +13,14 @@ from typing import Any
 
 from stablekeras.graphs.statistics import TensorStats
 
-__all__ = ["ACTIONS", "Diagnosis", "Incident", "TensorStats", "Trace"]
+__all__ = [
+    "ACTIONS",
+    "Diagnosis",
+    "Incident",
+    "TensorStats",
+    "Trace",
+    "Trip",
+]
 
 ACTIONS = ("stop", "skip", "rollback", "raise")
 

@@ -84,12 +84,13 @@ class Rollback:
         self._every = every
         self._factor = factor
         self._divergence = divergence
-        self._latest = self._first = None
+        self._latest: Any = None
+        self._first: Any = None
         self._returns = self._returns_in_all = 0
         self._since = 0
         self._good_epoch = True
         self._lowered = 1.0
-        self._rates = None
+        self._rates: Any = None
         self._best_mean = math.inf
         self._settled = 0
 
