@@ -106,7 +106,13 @@ class Execution:
     rerun: Any = None
 
     def ref(self, tensor):
-        """Returns where a tensor of the outermost graph was made."""
+        """Returns where a tensor was made, `None` if it was not.
+
+        Of a tensor inside a function or a loop, where it was made last.
+        """
+        if tensor.graph is not self.traced.graph:
+            turns = self.turns(tensor.op)
+            return (turns[-1].number, tensor.value_index) if turns else None
         return self.refs.get((tensor.op.name, tensor.value_index))
 
     def measured(self, ref):
