@@ -59,7 +59,10 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
     @property
     def variables(self):
         """List of our own variables, then those of the inner optimizer."""
-        return super().variables + self.inner_optimizer.variables
+        # Without our own count of steps, which Keras makes and nobody uses.
+        unused = super().iterations
+        own = [v for v in super().variables if v is not unused]
+        return own + self.inner_optimizer.variables
 
     @property
     def iterations(self):
@@ -101,6 +104,19 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         """
         super().apply_gradients(grads_and_vars)
         return self.iterations
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Updates one variable as the inner optimizer does, unclipped.
+
+        Args:
+            gradient: The gradient.
+            variable: The variable.
+            learning_rate: The learning rate.
+        """
+        self.inner_optimizer.update_step(gradient, variable, learning_rate)
+
+    def _apply_weight_decay(self, variables):
+        self.inner_optimizer._apply_weight_decay(variables)
 
     def exclude_from_weight_decay(self, var_list=None, var_names=None):
         """Excludes variables from the inner optimizer's weight decay.

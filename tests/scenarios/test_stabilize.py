@@ -59,7 +59,9 @@ def stable_classes(y, z):
     return keras.losses.categorical_crossentropy(y, z, from_logits=True)
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy", ["float32", "mixed_float16", "mixed_bfloat16"]
+)
 @pytest.mark.parametrize("jit", [False, True])
 def test_the_textbook_model_learns(jit, policy):
     """Only `stabilize(bad_loss)` changed: it trains as the stable one does."""
@@ -82,15 +84,11 @@ def test_the_textbook_model_dies_without():
     assert not all(np.isfinite(w).all() for w in model.get_weights())
 
 
-@pytest.mark.parametrize(
-    "activation", ["softmax", hand_softmax, tf.nn.softmax]
-)
+@pytest.mark.parametrize("activation", ["softmax", hand_softmax, tf.nn.softmax])
 def test_the_softmax_model_learns(activation):
     """Keras' softmax, TensorFlow's and a hand-written one are all found."""
     loss = stablekeras.stabilize(bad_classes)
-    _, history = trained(
-        loss, activation, 3, labels=CLASS, jit_compile=False
-    )
+    _, history = trained(loss, activation, 3, labels=CLASS, jit_compile=False)
     _, wanted = trained(
         stable_classes, None, 3, labels=CLASS, jit_compile=False
     )
@@ -203,7 +201,9 @@ def test_it_costs_no_trace(steps):
             return bad_loss(y, p)
 
         model, _ = trained(
-            wrap(loss), hand_sigmoid, jit_compile=False,
+            wrap(loss),
+            hand_sigmoid,
+            jit_compile=False,
             steps_per_execution=steps,
         )
         first = len(traces)
