@@ -25,7 +25,8 @@ _FLAT = 1000.0  # exp(-1000) is 0 in every dtype
 
 def bounded(x, bound=_FLAT):
     """Clip to `[-bound, bound]`; NaN stays NaN."""
-    return kops.where(x > bound, bound, kops.where(x < -bound, -bound, x))
+    high = kops.full_like(x, bound)
+    return kops.where(x > bound, high, kops.where(x < -bound, -high, x))
 
 
 def _gated_value(x, share):

@@ -85,7 +85,9 @@ def relu(x, negative_slope=0.0, max_value=None, threshold=0.0):
             below = kops.zeros_like(x)
         out = kops.where(x <= threshold, below, x)
         if max_value is not None:
-            out = kops.where(out > max_value, max_value, out)
+            out = kops.where(
+                out > max_value, kops.full_like(out, max_value), out
+            )
         return out
 
     return answered(kernel, x)
@@ -243,7 +245,12 @@ def threshold(x, threshold, default_value):
     """
     if _integer(x):
         return keras.activations.threshold(x, threshold, default_value)
-    return answered(lambda x: kops.where(x <= threshold, default_value, x), x)
+    return answered(
+        lambda x: kops.where(
+            x <= threshold, kops.full_like(x, default_value), x
+        ),
+        x,
+    )
 
 
 def _bounded(x, low, high):

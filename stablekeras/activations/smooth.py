@@ -63,7 +63,8 @@ def _elu_kernel(scale, alpha, width):
 
     def slope(x):
         low = steep * kops.exp(_negative_part(x) / width)
-        return kops.where(x > 0, scale, low)
+        # Not a bare number, which torch would round to float32.
+        return kops.where(x > 0, kops.full_like(x, scale), low)
 
     def second(x):
         low = steep / width * kops.exp(_negative_part(x) / width)
@@ -361,8 +362,9 @@ def _squareplus_kernel(b):
 
     def hypotenuse(x):
         a = kops.abs(x)
-        m = kops.where(a > c, a, c)
-        low = kops.where(a > c, c, a)
+        least = kops.full_like(a, c)
+        m = kops.where(a > c, a, least)
+        low = kops.where(a > c, least, a)
         ratio = low / (m if c else kops.where(a > 0, m, 1.0))
         return m * kops.sqrt(1 + ratio * ratio)
 

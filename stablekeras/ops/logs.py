@@ -77,14 +77,14 @@ def clamped_log(x, floor=None):
     steepest = min(1 / floor, finfo(dtype).max)
 
     def above(p):
-        return kops.where(p <= floor, floor, p)
+        return kops.where(p <= floor, kops.full_like(p, floor), p)
 
     def value(p):
         return kops.log(above(p))
 
     def slope(p):
         out = reciprocal(above(p))
-        return kops.where(out > steepest, steepest, out)
+        return kops.where(out > steepest, kops.full_like(out, steepest), out)
 
     return kops.cast(with_derivative(value, slope)(x), dtype)
 
@@ -235,7 +235,7 @@ def _without_zero(x, y, safe):
 def _lowest_log(y):
     """Compute `log(y)`, and at 0 that of the smallest normal number."""
     tiny = finfo(keras.backend.standardize_dtype(y.dtype)).tiny
-    return kops.log(kops.where(kops.equal(y, 0), tiny, y))
+    return kops.log(kops.where(kops.equal(y, 0), kops.full_like(y, tiny), y))
 
 
 def _xlogy_value(x, y):
@@ -284,7 +284,8 @@ def _xlog1py_value(x, y):
 
 def _lowest_log1p(x, y):
     eps = finfo(keras.backend.standardize_dtype(y.dtype)).eps
-    return log1p_kernel(kops.where(kops.equal(y, -1), eps / 2 - 1, y))
+    lowest = kops.full_like(y, eps / 2 - 1)
+    return log1p_kernel(kops.where(kops.equal(y, -1), lowest, y))
 
 
 xlog1py_kernel = with_derivatives(

@@ -16,15 +16,16 @@ def _centred(x, axis):
     """Return the scale, the scaled distances from the mean, their number."""
     m = safe_scale_of(x, axis)
     y = x / m
-    d = y - kops.mean(y, axis=axis, keepdims=True)
-    # What the rounding of the mean left over.
-    d = d - kops.mean(d, axis=axis, keepdims=True)
+    # Not kops.mean, which narrows float64 on torch.
     count = kops.sum(kops.ones_like(x), axis=axis, keepdims=True)
+    d = y - kops.sum(y, axis=axis, keepdims=True) / count
+    # What the rounding of the mean left over.
+    d = d - kops.sum(d, axis=axis, keepdims=True) / count
     return m, d, count
 
 
-def _mean_square(d, axis):
-    return kops.mean(kops.square(d), axis=axis, keepdims=True)
+def _mean_square(d, count, axis):
+    return kops.sum(kops.square(d), axis=axis, keepdims=True) / count
 
 
 def _reduced(value, pullback, x, axis, keepdims):
@@ -58,8 +59,8 @@ def var(x, axis=None, keepdims=False):
     """
 
     def value(x):
-        m, d, _ = _centred(x, axis)
-        return m * (m * _mean_square(d, axis))
+        m, d, count = _centred(x, axis)
+        return m * (m * _mean_square(d, count, axis))
 
     def pullback(u, x):
         m, d, count = _centred(x, axis)
@@ -93,12 +94,12 @@ def std(x, axis=None, keepdims=False):
     """
 
     def value(x):
-        m, d, _ = _centred(x, axis)
-        return m * sqrt_kernel(_mean_square(d, axis))
+        m, d, count = _centred(x, axis)
+        return m * sqrt_kernel(_mean_square(d, count, axis))
 
     def pullback(u, x):
         _, d, count = _centred(x, axis)
-        s = sqrt_kernel(_mean_square(d, axis))
+        s = sqrt_kernel(_mean_square(d, count, axis))
         return (u * (d / kops.where(kops.equal(s, 0), 1.0, s) / count),)
 
     return _reduced(value, pullback, x, axis, keepdims)
