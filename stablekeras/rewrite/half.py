@@ -84,7 +84,7 @@ def wide_ops(order, proposals):
     }
     sums = [op for op in order if op in fits and op.type in _REDUCTIONS]
     sums = [op for op in sums if op not in proposals or op.type != "Mean"]
-    users = {}
+    users: dict = {}
     for op in fits:
         for tensor in op.inputs:
             if tensor.op in fits:

@@ -27,7 +27,7 @@ def stabilize_model(model):
         _warn(model, f"the Keras backend is {keras.backend.backend()}")
         object.__setattr__(model, "rewrites", [])
         return model
-    rewrites = []
+    rewrites: list = []
     compute_loss = model.compute_loss
     train_step = model.train_step
 

@@ -118,7 +118,7 @@ def needs(outputs, order, inputs_of, reading):
     Returns:
         Dict by `id` of the tensor.
     """
-    found = {}
+    found: dict = {}
     everywhere = {id(t) for t in outputs}
 
     def add(tensor, need):

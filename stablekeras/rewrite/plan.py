@@ -28,9 +28,9 @@ from stablekeras.rewrite.reading import Reading, is_float
 from stablekeras.rewrite.terms import leaves_of
 from stablekeras.rewrite.text import formula
 
-__all__ = ["SCOPE", "Plan", "rewrite"]
+__all__ = ["Plan", "rewrite"]
 
-SCOPE = "stablekeras_rewrite"
+_SCOPE = "stablekeras_rewrite"
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 
@@ -59,7 +59,7 @@ def rewrite(outputs, is_own, arguments=(), again=False):
         `(tensors, rewrites)`; a tensor with nothing to replace behind it is
         returned as it is.
     """
-    with tf.name_scope(SCOPE):
+    with tf.name_scope(_SCOPE):
         plan = Plan(outputs, is_own, arguments, again=again)
         if not plan.proposals and not plan.inner and not plan.sums:
             return list(outputs), []
@@ -101,7 +101,7 @@ class Plan:
 
     def owns(self, op):
         """Returns whether an op may be replaced."""
-        if SCOPE in op.name and not self.again:
+        if _SCOPE in op.name and not self.again:
             return op in self._written_out
         return op in self._written_out or op in self.border or self.is_own(op)
 
@@ -138,9 +138,9 @@ class Plan:
                 self.proposals[op] = dataclasses.replace(
                     proposal, term=proposal.shielded(need)
                 )
-            if op.outputs and is_float(op.outputs[0]):
-                if op not in self.proposals and op not in self.inner:
-                    self._propose(op, _GUARDS)
+            taken = op in self.proposals or op in self.inner
+            if op.outputs and is_float(op.outputs[0]) and not taken:
+                self._propose(op, _GUARDS)
 
         self.wide, sums = wide_ops(order, self.proposals)
         self.sums = set(sums)

@@ -1,16 +1,17 @@
 """What can be known of a tensor without running anything."""
 
 import math
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from stablekeras.graphs.emit import has_own_gradient
 
-__all__ = ["SAME", "Reading", "is_float"]
+__all__ = ["Reading", "is_float"]
 
 # Ops that hand their first input on as it is.
-SAME = frozenset({"Identity", "Snapshot", "EnsureShape", "PreventGradient"})
+_SAME = frozenset({"Identity", "Snapshot", "EnsureShape", "PreventGradient"})
 _MOVES = frozenset(
     {
         "Reshape",
@@ -41,12 +42,12 @@ class Reading:
     """Producers, constants and bounds of tensors, each found once."""
 
     def __init__(self):
-        self._bounds = {}
+        self._bounds: dict = {}
         self._constants = {}
         self._captures = {}
         self.aliases = {}
-        self._keys = {}
-        self._first = {}
+        self._keys: dict = {}
+        self._first: dict = {}
 
     def source(self, tensor):
         """Returns the tensor behind identities, float casts and captures."""
@@ -56,7 +57,7 @@ class Reading:
                 return tensor
             if id(tensor) in self.aliases:
                 tensor = self.aliases[id(tensor)]
-            elif (op.type in SAME and not has_own_gradient(op)) or (
+            elif (op.type in _SAME and not has_own_gradient(op)) or (
                 op.type == "Cast"
                 and is_float(tensor)
                 and is_float(op.inputs[0])
@@ -182,7 +183,7 @@ class Reading:
         tensor = self.source(tensor)
         if id(tensor) not in self._keys:
             op = getattr(tensor, "op", None)
-            key = id(tensor)
+            key: Any = id(tensor)
             if (
                 op is not None
                 and depth < 30
@@ -298,7 +299,7 @@ def _power(x, c):
     return _ANY
 
 
-_BOUNDS = {
+_BOUNDS: dict[str, Any] = {
     "Exp": lambda x: (_exp(x[0]), _exp(x[1])),
     "Expm1": lambda x: (_exp(x[0]) - 1, _exp(x[1]) - 1),
     "Sigmoid": lambda x: (0.0, 1.0),

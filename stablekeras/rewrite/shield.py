@@ -21,7 +21,8 @@ def shield(need, term, safe, fails):
     Returns:
         A `Term`.
     """
-    flags, index = [], {}
+    flags: list = []
+    index: dict = {}
     for one in need:
         for condition in one:
             if id(condition.tensor) not in index:

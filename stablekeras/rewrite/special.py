@@ -4,9 +4,11 @@ import math
 
 import tensorflow as tf
 
+from stablekeras.rewrite.linear import Atom
 from stablekeras.rewrite.native import logsumexp, softmax
+from stablekeras.rewrite.terms import Term
 
-__all__ = ["exp_where", "log_erfc", "log_one_minus_softmax"]
+__all__ = ["exp_where", "log_erfc", "log_erfc_of", "log_one_minus_softmax"]
 
 
 def exp_where(weight, x):
@@ -37,6 +39,16 @@ def log_erfc(x):
         series = -z * (2 * n - 1) * (1.0 + series)
     tail = -y * y - tf.math.log(y * math.sqrt(math.pi)) + tf.math.log1p(series)
     return tf.where(far, tail, near)
+
+
+def log_erfc_of(arg):
+    """Returns `log(erfc(arg))` as a `Linear`."""
+    return Atom(
+        "log_erfc",
+        arg.key,
+        lambda: Term(log_erfc, (arg.term(),), "log_erfc({0})"),
+        arg,
+    ).linear()
 
 
 def log_one_minus_softmax(z, axis):

@@ -67,9 +67,8 @@ def stabilize(fn):
         )
     if hasattr(fn, "rewrites") and hasattr(fn, "__wrapped__"):
         return fn
-    name = getattr(fn, "__name__", None) or getattr(
-        fn, "name", type(fn).__name__
-    )
+    name = getattr(fn, "__name__", None) or getattr(fn, "name", None)
+    name = str(name or type(fn).__name__)
     stabilizer = _Stabilizer(fn, name)
 
     def stabilized(*args, **kwargs):
@@ -77,8 +76,8 @@ def stabilize(fn):
 
     functools.update_wrapper(stabilized, fn)
     stabilized.__name__ = name
-    stabilized.__wrapped__ = fn
-    stabilized.rewrites = stabilizer.rewrites
+    vars(stabilized)["__wrapped__"] = fn
+    vars(stabilized)["rewrites"] = stabilizer.rewrites
     return transparent(stabilized)
 
 
@@ -94,9 +93,9 @@ class _Stabilizer:
         self.fn = fn
         self.inner = getattr(fn, "python_function", fn)
         self.name = name
-        self.rewrites = []
+        self.rewrites: list = []
         self.traced = None
-        self.changed = weakref.WeakSet()
+        self.changed: weakref.WeakSet = weakref.WeakSet()
         self.gave_up = keras.backend.backend() != "tensorflow"
         if self.gave_up:
             self._warn(f"the Keras backend is {keras.backend.backend()}")

@@ -85,9 +85,9 @@ def moved(op, term, place=0, output=0):
     others = [raw(t) for i, t in enumerate(op.inputs) if i != place]
 
     def move(value, *rest):
-        rest = list(rest)
-        rest.insert(place, value)
-        return copy_op(op, rest)[output]
+        inputs = list(rest)
+        inputs.insert(place, value)
+        return copy_op(op, inputs)[output]
 
     return Term(move, [term, *others], f"{op.type.lower()}({{0}})")
 

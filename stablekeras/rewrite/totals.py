@@ -4,13 +4,7 @@ import math
 
 import tensorflow as tf
 
-from stablekeras.rewrite.factors import (
-    GUARD,
-    MOVES,
-    Factor,
-    log_erfc_of,
-    spread,
-)
+from stablekeras.rewrite.factor import Factor, spread
 from stablekeras.rewrite.linear import (
     Atom,
     Linear,
@@ -19,11 +13,18 @@ from stablekeras.rewrite.linear import (
     log_sigmoid,
     log_sum,
 )
-from stablekeras.rewrite.special import exp_where
+from stablekeras.rewrite.moves import MOVES
+from stablekeras.rewrite.special import (
+    exp_where,
+    log_erfc_of,
+    log_one_minus_softmax,
+)
 from stablekeras.rewrite.terms import Leaf, Number, Term, moved, raw
 
-__all__ = ["complement", "matrix_product", "total", "total_along"]
+__all__ = ["GUARD", "complement", "matrix_product", "total", "total_along"]
 
+# A bound or an added constant up to this is a guard against log(0).
+GUARD = 1e-5
 _SUMS = {"Add": 1.0, "AddV2": 1.0, "Sub": -1.0}
 
 
@@ -39,7 +40,8 @@ def total(factors, signed):
     if not 1 <= len(parts) <= 16:
         return None
     if len(parts) == 1:
-        special = _one_and(factors, const, *parts[0], dtype)
+        ((sign, tensor),) = parts
+        special = _one_and(factors, const, sign, tensor, dtype)
         if special is not None:
             return special
     found = [(sign, factors.of(tensor)) for sign, tensor in parts]
@@ -72,7 +74,8 @@ def total(factors, signed):
 
 def _flat(factors, signed):
     """Returns the constant and the other summands of nested sums."""
-    const, parts, pending = 0.0, [], list(signed)[::-1]
+    const, pending = 0.0, list(signed)[::-1]
+    parts: list = []
     while pending:
         sign, tensor = pending.pop()
         number = factors.reading.scalar(tensor)
@@ -215,8 +218,6 @@ def _root_of_square(factors, op):
 
 
 def _log_rest(softmax):
-    from stablekeras.rewrite.special import log_one_minus_softmax
-
     axis = softmax.axes[0]
     return Atom(
         "log_rest",
@@ -349,7 +350,9 @@ def matrix_product(factors, op):
     b_log = b.log if b.bare else Linear()
     if not a_log and not b_log:
         return None
-    log, args, slots = Linear(), [], []
+    log = Linear()
+    args: list[Term] = []
+    slots: list[str] = []
     for factor, inner, tensor, axis in (
         (a, a_log, op.inputs[0], -1),
         (b, b_log, op.inputs[1], -2),

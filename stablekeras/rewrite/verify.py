@@ -50,16 +50,16 @@ def verify(fn, *args):
     >>> verdict.value_error < 1e-12 and verdict.gradient_error < 1e-12
     True
     """
-    args = [tf.convert_to_tensor(a) for a in args]
-    if not any(a.dtype.is_floating for a in args):
+    tensors = [tf.convert_to_tensor(a) for a in args]
+    if not any(a.dtype.is_floating for a in tensors):
         raise ValueError(
             "verify needs a floating argument to derive by. "
-            f"Received: dtypes {[a.dtype.name for a in args]}. "
+            f"Received: dtypes {[a.dtype.name for a in tensors]}. "
             "Pass at least one float tensor."
         )
     stable = stabilize(fn)
-    value, gradients = _run(fn, args)
-    new_value, new_gradients = _run(stable, args)
+    value, gradients = _run(fn, tensors)
+    new_value, new_gradients = _run(stable, tensors)
     return Verdict(
         tuple(stable.rewrites),
         _error(value, new_value),

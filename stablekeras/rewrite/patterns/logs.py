@@ -30,7 +30,7 @@ def log_term(factor):
     return add_terms(weight, log)
 
 
-def code_of(context, factor, op):
+def _code_of(context, factor, op):
     """Returns the code of the hazard that a log of this factor is."""
     pieces, _ = factor.log.folded()
     kinds = [atom.kind for _, atom in pieces]
@@ -62,7 +62,7 @@ def _log(context, op):
         return _log_near_one(context, op)
     factor = context.factors.of(x)
     if factor.log:
-        return Proposal(code_of(context, factor, op), log_term(factor))
+        return Proposal(_code_of(context, factor, op), log_term(factor))
     return _log_near_one(context, op)
 
 
@@ -92,7 +92,7 @@ def _log1p(context, op):
         factor = complement(context.factors, u, sign=1.0)
     if factor is None or not factor.log:
         return None
-    return Proposal(code_of(context, factor, op), log_term(factor))
+    return Proposal(_code_of(context, factor, op), log_term(factor))
 
 
 def _xlogy(context, op):
@@ -103,7 +103,7 @@ def _xlogy(context, op):
     term = Term(
         tf.math.multiply_no_nan, (log_term(factor), weight), "({1}) * ({0})"
     )
-    return Proposal(code_of(context, factor, op), term)
+    return Proposal(_code_of(context, factor, op), term)
 
 
 def _log_product(context, op):

@@ -73,9 +73,9 @@ def _trap(context, op):
     def guarded(value, *rest):
         if op.type == "Sqrt":
             return zero_gradient_sqrt(value)
-        rest = list(rest)
-        rest.insert(place, value)
-        (result,) = copy_op(op, rest)
+        inputs = list(rest)
+        inputs.insert(place, value)
+        (result,) = copy_op(op, inputs)
         return result
 
     kept = shield(need, Leaf(x, cast=False), safe, fails)

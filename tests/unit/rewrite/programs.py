@@ -64,40 +64,101 @@ def _spread(f):
 # name, function, twin, needs a positive argument, gives one, exponentials
 _UNARY = [
     ("sigmoid", tf.sigmoid, _each(_sigmoid), False, True, 1),
-    ("hand_sigmoid", lambda z: 1 / (1 + tf.exp(-z)), _each(_sigmoid), False,
-     True, 1),
+    (
+        "hand_sigmoid",
+        lambda z: 1 / (1 + tf.exp(-z)),
+        _each(_sigmoid),
+        False,
+        True,
+        1,
+    ),
     ("softmax", tf.nn.softmax, _softmax, False, True, 1),
     ("hand_softmax", _hand_softmax, _softmax, False, True, 1),
     ("shifted_softmax", _shifted_softmax, _softmax, False, True, 1),
     ("exp", tf.exp, _each(mp.exp), False, True, 1),
-    ("softplus", tf.nn.softplus, _each(lambda x: mp.log(1 + mp.exp(x))),
-     False, True, 0),
-    ("log1p_exp", lambda z: tf.math.log(1 + tf.exp(z)),
-     _each(lambda x: mp.log(1 + mp.exp(x))), False, True, 0),
-    ("lse", _spread(lambda z: tf.math.log(
-        tf.reduce_sum(tf.exp(z), -1, keepdims=True))),
-     _fill(lambda xs: mp.log(mp.fsum(map(mp.exp, xs)))), False, False, 0),
+    (
+        "softplus",
+        tf.nn.softplus,
+        _each(lambda x: mp.log(1 + mp.exp(x))),
+        False,
+        True,
+        0,
+    ),
+    (
+        "log1p_exp",
+        lambda z: tf.math.log(1 + tf.exp(z)),
+        _each(lambda x: mp.log(1 + mp.exp(x))),
+        False,
+        True,
+        0,
+    ),
+    (
+        "lse",
+        _spread(
+            lambda z: tf.math.log(tf.reduce_sum(tf.exp(z), -1, keepdims=True))
+        ),
+        _fill(lambda xs: mp.log(mp.fsum(map(mp.exp, xs)))),
+        False,
+        False,
+        0,
+    ),
     ("log", tf.math.log, _each(mp.log), True, False, 0),
     ("log_again", tf.math.log, _each(mp.log), True, False, 0),
     ("sqrt", tf.sqrt, _each(mp.sqrt), True, True, 0),
     ("reciprocal", lambda z: 1 / z, _each(lambda x: 1 / x), True, True, 0),
-    ("square1", lambda z: tf.square(z) + 1, _each(lambda x: x * x + 1),
-     False, True, 0),
+    (
+        "square1",
+        lambda z: tf.square(z) + 1,
+        _each(lambda x: x * x + 1),
+        False,
+        True,
+        0,
+    ),
     ("tanh", tf.tanh, _each(mp.tanh), False, False, 0),
-    ("log_sech2", lambda z: tf.math.log(1 - tf.tanh(z) ** 2),
-     _each(lambda x: mp.log(mp.sech(x) ** 2)), False, False, 0),
+    (
+        "log_sech2",
+        lambda z: tf.math.log(1 - tf.tanh(z) ** 2),
+        _each(lambda x: mp.log(mp.sech(x) ** 2)),
+        False,
+        False,
+        0,
+    ),
     ("neg", tf.negative, _each(lambda x: -x), False, False, 0),
     ("half", lambda z: 0.5 * z, _each(lambda x: x / 2), False, False, 0),
     ("shift", lambda z: z + 2.0, _each(lambda x: x + 2), False, False, 0),
-    ("reverse", lambda z: tf.reverse(z, [0]), lambda xs: xs[::-1], False,
-     False, 0),
-    ("reshape", lambda z: tf.reshape(tf.reshape(z, [2, 2]), [SIZE]),
-     lambda xs: xs, False, False, 0),
+    (
+        "reverse",
+        lambda z: tf.reverse(z, [0]),
+        lambda xs: xs[::-1],
+        False,
+        False,
+        0,
+    ),
+    (
+        "reshape",
+        lambda z: tf.reshape(tf.reshape(z, [2, 2]), [SIZE]),
+        lambda xs: xs,
+        False,
+        False,
+        0,
+    ),
     ("sin", tf.sin, _each(mp.sin), False, False, 0),
-    ("relu1", lambda z: tf.nn.relu(z) + 1, _each(lambda x: max(x, 0) + 1),
-     False, True, 0),
-    ("where", lambda z: tf.where(z > 0, z, 0.5 * z),
-     _each(lambda x: x if x > 0 else x / 2), False, False, 0),
+    (
+        "relu1",
+        lambda z: tf.nn.relu(z) + 1,
+        _each(lambda x: max(x, 0) + 1),
+        False,
+        True,
+        0,
+    ),
+    (
+        "where",
+        lambda z: tf.where(z > 0, z, 0.5 * z),
+        _each(lambda x: x if x > 0 else x / 2),
+        False,
+        False,
+        0,
+    ),
 ]
 
 
@@ -106,10 +167,22 @@ def _one_minus_sigmoid(z):
 
 
 _UNARY += [
-    ("one_minus_sigmoid", _one_minus_sigmoid, _each(lambda x: _sigmoid(-x)),
-     False, True, 1),
-    ("log_one_minus", lambda z: tf.math.log(1 - tf.sigmoid(z)),
-     _each(lambda x: mp.log(_sigmoid(-x))), False, False, 0),
+    (
+        "one_minus_sigmoid",
+        _one_minus_sigmoid,
+        _each(lambda x: _sigmoid(-x)),
+        False,
+        True,
+        1,
+    ),
+    (
+        "log_one_minus",
+        lambda z: tf.math.log(1 - tf.sigmoid(z)),
+        _each(lambda x: mp.log(_sigmoid(-x))),
+        False,
+        False,
+        0,
+    ),
 ]
 _BINARY = [
     ("add", tf.add, lambda a, b: a + b),
@@ -130,20 +203,20 @@ def _grow(rng, depth):
     if rng.random() < 0.3:
         return _binary(rng, depth)
     inner = _grow(rng, depth - 1)
-    while True:
-        name, fn, twin, wants, gives, height = rng.choice(_UNARY)
-        if wants and not inner.positive:
-            continue
-        if height and inner.height >= 2:
-            continue
-        keeps = name in ("half", "shift", "reverse", "reshape", "where")
-        return Program(
-            f"{name}({inner.text})",
-            lambda x: fn(inner.fn(x)),
-            lambda xs: twin(inner.twin(xs)),
-            gives or (keeps and inner.positive),
-            0 if name.startswith("log") else inner.height + height,
-        )
+    fits = [
+        u
+        for u in _UNARY
+        if (inner.positive or not u[3]) and (inner.height < 2 or not u[5])
+    ]
+    name, fn, twin, _, gives, height = rng.choice(fits)
+    keeps = name in ("half", "shift", "reverse", "reshape", "where")
+    return Program(
+        f"{name}({inner.text})",
+        lambda x: fn(inner.fn(x)),
+        lambda xs: twin(inner.twin(xs)),
+        gives or (keeps and inner.positive),
+        0 if name.startswith("log") else inner.height + height,
+    )
 
 
 def _binary(rng, depth):

