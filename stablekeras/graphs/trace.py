@@ -16,12 +16,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 from tensorflow.python import pywrap_tfe
-from tensorflow.python.autograph.core import ag_ctx
-from tensorflow.python.autograph.impl import api as autograph_api
 from tensorflow.python.eager import backprop
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from stablekeras.graphs.concrete import answer_with_values
+from stablekeras.graphs.inlining import converted, functions_inlined
 
 __all__ = ["Traced", "array_paths", "trace"]
 
@@ -135,7 +134,7 @@ def trace(
     # code that asks a tensor for its value.
     if isinstance(first, tf.errors.OperatorNotAllowedInGraphError):
         with contextlib.suppress(Exception):
-            return _trace(_converted(fn), *given)
+            return _trace(converted(fn), *given)
     with contextlib.suppress(Exception):
         return _trace(fn, *given, by_value=True)
     raise first
@@ -162,6 +161,7 @@ def _trace(fn, args, kwargs, names, variables, differentiate, by_value=False):
         graph.as_default(),
         _watch_layers(traced),
         _watch_tapes(traced),
+        functions_inlined(),
         answer_with_values(traced) if by_value else contextlib.nullcontext(),
     ):
         # What the function warns of, it has said when it really ran.
@@ -230,10 +230,6 @@ _EMPTY = FuncGraph("empty").version
 def _count(graph):
     """Returns the number of ops in a graph, without listing them."""
     return graph.version - _EMPTY
-
-
-def _converted(fn):
-    return autograph_api.tf_convert(fn, ag_ctx.control_status_ctx())
 
 
 def _is_array(value):

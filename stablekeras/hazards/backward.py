@@ -149,7 +149,8 @@ def _singular_cause(site, found):
 
 def _masking_product(site, found):
     """Whether the Inf is multiplied by a zero of the data's own."""
-    return _mask_user(site) is not None
+    own = site.is_derivative or not site.traced.ran_backward(site.root.node)
+    return own and _mask_user(site) is not None
 
 
 def _mask_user(site):

@@ -250,3 +250,24 @@ def test_an_error_of_the_function_itself_is_its_own():
         trace(lambda x: tf.matmul(x, x), (X,))
     with pytest.raises(AttributeError, match="no_such_name"):
         trace(lambda x: x.no_such_name, (X,))
+
+
+def test_a_function_that_ran_before_is_traced_like_any_other():
+    """Layers and derivatives are known inside a `tf.function` as well."""
+    layer = keras.layers.Lambda(lambda t: tf.sqrt(t * 0.0), name="root")
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = tf.reduce_sum(layer(x))
+        return tape.gradient(value, x)
+
+    step(tf.constant(X))
+    kind = type(step)
+    call = kind.__call__
+    _, execution = _values(step, X)
+    assert kind.__call__ is call
+    counts = {key[:2]: key[2:] for key in badness_of(execution)}
+    assert counts["root", "forward"] == (0, 48)
+    assert counts["root", "backward"][0] > 0
