@@ -26,16 +26,7 @@ from stablekeras.graphs.sums import half_square, presence, values
 from stablekeras.graphs.train_function import COLUMNS, is_distributed
 from stablekeras.graphs.xla import settled
 
-__all__ = [
-    "GRADIENT",
-    "LOSS",
-    "SCALE",
-    "STATE",
-    "SUSPECT",
-    "Transaction",
-    "UPDATE",
-    "is_loss",
-]
+__all__ = ["Transaction", "is_loss"]
 
 # What tripped, as bits of the first column of the facts. SUSPECT alone: every
 # value is finite but a sum of squares overflowed; only running the update
