@@ -73,8 +73,8 @@ class AdaGC(ClippingRule):
 
     def clip(self, gradients):
         """Clips; remembers the clipped norms."""
-        averages = self._averages
-        warm = self._count >= self.warmup
+        averages = self._averages.value
+        warm = self._count.value >= self.warmup
         known = averages > 0
         norms = gradients.tensor_norms
         local = ops.where(known, self.ratio * averages, norms)
@@ -91,7 +91,7 @@ class AdaGC(ClippingRule):
             new > 0, ops.array(gradients.present, "bool")
         )
         return clipped, [
-            (averages, ops.where(measured, tracked, averages)),
+            (self._averages, ops.where(measured, tracked, averages)),
             (self._count, self._count + 1),
         ]
 

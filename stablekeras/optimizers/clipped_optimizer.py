@@ -259,7 +259,7 @@ class ClippedOptimizer(OptimizerWrapper):
                 gradients, remembered = rule.clip(gradients)
                 memory += remembered
         if is_update is not None:
-            memory = [(v, ops.where(is_update, x, v)) for v, x in memory]
+            memory = [(v, ops.where(is_update, x, v.value)) for v, x in memory]
         survives = ops.isfinite(
             ops.square(gradients.norm) if self._squares else gradients.norm
         )

@@ -39,9 +39,11 @@ class History:
         """
         places = ops.arange(self.size, dtype="int32")
         written = ops.where(
-            ops.equal(places, self._count % self.size), value, self._values
+            ops.equal(places, self._count.value % self.size),
+            value,
+            self._values.value,
         )
-        total = self._count + 1
+        total = self._count.value + 1
         count = ops.minimum(total, self.size)
         values = ops.where(places < count, written, math.inf)
         return values, count, [(self._values, written), (self._count, total)]
@@ -49,12 +51,12 @@ class History:
     def mean_and_deviation(self):
         """Returns mean and standard deviation of what is kept; 0 if empty."""
         dtype = self._values.dtype
-        count = ops.minimum(self._count, self.size)
+        count = ops.minimum(self._count.value, self.size)
         kept = ops.arange(self.size, dtype="int32") < count
         weight = 1.0 / ops.cast(ops.maximum(count, 1), dtype)
-        mean = ops.sum(ops.where(kept, self._values * weight, 0.0))
+        mean = ops.sum(ops.where(kept, self._values.value * weight, 0.0))
         # Divided by the largest deviation, or the squares could overflow.
-        distance = ops.abs(ops.where(kept, self._values - mean, 0.0))
+        distance = ops.abs(ops.where(kept, self._values.value - mean, 0.0))
         largest = ops.maximum(ops.max(distance), 1e-30)
         square = ops.sum(ops.square(distance / largest)) * weight
         return mean, largest * ops.sqrt(square)

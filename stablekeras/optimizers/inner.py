@@ -161,4 +161,4 @@ class Accumulation:
     def empty(self, is_last):
         """Empties the accumulators before the last micro-batch is applied."""
         for a in self._accumulators:
-            a.assign(ops.where(is_last, ops.zeros_like(a), a))
+            a.assign(ops.where(is_last, ops.zeros_like(a.value), a.value))

@@ -76,9 +76,11 @@ class Tally:
         """
         if is_update is not None:
             tensor_norms = ops.where(
-                is_update, tensor_norms, self._tensor_norms
+                is_update, tensor_norms, self._tensor_norms.value
             )
-            update_norm = ops.where(is_update, update_norm, self._update_norm)
+            update_norm = ops.where(
+                is_update, update_norm, self._update_norm.value
+            )
             clipped = ops.logical_and(clipped, is_update)
         self._tensor_norms.assign(tensor_norms)
         self._update_norm.assign(update_norm)
@@ -114,8 +116,8 @@ class Tally:
         culprits = ops.cast(ops.argsort(sound), dtype)
         if self.can_fail:
             halted = self.has_failed()
-            written = ops.where(halted, self._skips, written)
-            culprits = ops.where(halted, self._culprits, culprits)
+            written = ops.where(halted, self._skips.value, written)
+            culprits = ops.where(halted, self._culprits.value, culprits)
         self._skips.assign(written)
         self._culprits.assign(culprits)
 

@@ -66,8 +66,9 @@ class ZScore(ClippingRule):
 
     def clip(self, gradients):
         """Clips after the warm-up; remembers the clipped norm."""
-        norm, mean, deviation = gradients.norm, self._mean, self._deviation
-        warm = self._count >= self.warmup
+        norm = gradients.norm
+        mean, deviation = self._mean.value, self._deviation.value
+        warm = self._count.value >= self.warmup
         # t²/z·σ = (tσ)²/(‖g‖-μ), which has no division by σ = 0.
         excess = norm - mean
         allowed = self.threshold * deviation
@@ -80,7 +81,7 @@ class ZScore(ClippingRule):
         weight = ops.where(
             warm,
             1.0 - self.momentum,
-            1.0 / ops.cast(self._count + 1, mean.dtype),
+            1.0 / ops.cast(self._count.value + 1, norm.dtype),
         )
         keep = ops.sqrt(1.0 - weight)
         d = clipped.norm - mean
@@ -90,8 +91,8 @@ class ZScore(ClippingRule):
             ops.stack([keep * deviation, ops.abs(ops.sqrt(weight) * d)])
         )
         return clipped, [
-            (mean, new_mean),
-            (deviation, new_deviation),
+            (self._mean, new_mean),
+            (self._deviation, new_deviation),
             (self._count, self._count + 1),
         ]
 
