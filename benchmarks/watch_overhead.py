@@ -27,7 +27,6 @@ from keras import layers
 
 import stablekeras
 
-
 clock = time.process_time
 
 
@@ -124,6 +123,7 @@ class Variant:
                 tf.debugging.disable_check_numerics()
 
     def run(self, steps):
+        """Trains for `steps` steps; returns seconds a step."""
         start = clock()
         self.model.fit(
             self.data,
