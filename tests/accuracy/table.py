@@ -1,8 +1,8 @@
 """Writes docs/reference/accuracy.md: `python -m tests.accuracy.table`.
 
 Measures every public function and its Keras twin at the same points in the
-same run. Rooms may be named (`ops activations losses`); the rows of the
-others are kept. `--docstrings` measures nothing: it writes the figures of the
+same run. Rooms or functions may be named (`ops losses.huber`); the rows of
+the others are kept. `--docstrings` measures nothing: it writes the figures of the
 page into the functions' docstrings.
 """
 
@@ -164,7 +164,7 @@ def main():
             kept.setdefault(line.split("`")[1], []).append(line)
     lines = []
     for name, entries in by_name().items():
-        if name.split(".")[0] not in rooms:
+        if not {name, name.split(".")[0]} & set(rooms):
             lines += kept.get(name, [])
             continue
         ours, theirs = figures_of(entries)

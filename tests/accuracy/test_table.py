@@ -1,0 +1,43 @@
+"""The documented figures are those of the measured table."""
+
+import inspect
+import re
+
+import pytest
+
+from tests.accuracy.registry import MODULES, by_name
+from tests.accuracy.table import PAGE, parse, sentence
+
+TABLE = parse(PAGE.read_text(encoding="utf-8"))
+MEASURED = [n for n in by_name() if n.split(".")[0] in ("ops", "activations")]
+
+
+def _documented(name):
+    room, function = name.split(".")
+    text = inspect.getdoc(getattr(MODULES[room], function))
+    found = re.search(r"Accuracy: .*?\.(?=\n\S)", text, re.DOTALL)
+    return " ".join(found.group().split())
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_the_docstring_says_what_was_measured(name):
+    """The Accuracy line of a docstring is the row of the table."""
+    assert _documented(name) == " ".join(sentence(TABLE[name]).split())
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_the_table_is_within_the_contract(name):
+    """No documented value or gradient is worse than 4 ULP."""
+    worst = max(float(v) for row in TABLE[name].values() for v in row[:2])
+    assert worst <= 4.0
+
+
+def test_the_table_has_a_finite_second_derivative_everywhere():
+    """No documented second derivative is infinite or NaN."""
+    infinite = [
+        (name, dtype)
+        for name in MEASURED
+        for dtype, row in TABLE[name].items()
+        if row[2] == "inf"
+    ]
+    assert infinite == []
