@@ -71,6 +71,10 @@ def _ctc(y_true, y_pred, frames=None):
         )
     labels = kops.cast(y_true, "int32")
     _, logits, dtype = prepare(0, y_pred)
+    work = logits.dtype
+    if keras.config.backend() != "jax":
+        # Shares are differences of log-sums as large as the loss.
+        logits = kops.cast(logits, "float64")
     length = kops.sum(kops.cast(kops.not_equal(labels, _BLANK), "int32"), -1)
     states = _with_blanks(labels)
     emitted = _emissions(log_softmax(logits), states)
@@ -83,6 +87,7 @@ def _ctc(y_true, y_pred, frames=None):
     if frames is None:
         frames = kops.ones_like(emitted[:, :, 0], dtype="bool")
     loss = -_likelihood(starts, ends, skips, frames)(emitted)
+    loss = kops.cast(loss, work)
     wide = keras.backend.result_type(dtype, "float32")
     return kops.cast(loss, wide)
 

@@ -50,7 +50,8 @@ def kl_divergence(y_true, y_pred):
     y = kops.clip(y_true, 0.0, 1.0)
     origin = origin_of(y_pred, "softmax", y.dtype)
     if origin is None:
-        p = kops.minimum(y_pred, 1.0)
+        # Not a minimum: at a tie, backends share its gradient out.
+        p = kops.where(y_pred > 1, kops.ones_like(y_pred), y_pred)
         log_p = clamped_log(p, floor=clamp_floor(p))
     else:
         log_p = log_probabilities(origin)

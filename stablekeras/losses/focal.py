@@ -1,7 +1,5 @@
 """Focal cross-entropies: easy examples weigh less."""
 
-import numbers
-
 import keras
 from keras import ops as kops
 
@@ -39,7 +37,7 @@ __all__ = [
 
 def _powered(u, gamma):
     """Computes `u**gamma` for `u >= 0`; the gradient at 0 is finite."""
-    if isinstance(gamma, numbers.Real):
+    if isinstance(gamma, (int, float)):
         if gamma == 0:
             return kops.ones_like(u)
         if gamma == 1:
@@ -70,7 +68,7 @@ def _wrong_share(y, x):
 
 def _binary_factor(y, x, gamma):
     share, log = _wrong_share(y, x)
-    if isinstance(gamma, numbers.Real) and gamma in (0, 1, 2):
+    if isinstance(gamma, (int, float)) and gamma in (0, 1, 2):
         return _powered(share, gamma)
     # u**gamma underflows later than u, and its slope at gamma < 1 is steep.
     return kops.exp(kops.cast(gamma, x.dtype) * log)
@@ -221,7 +219,7 @@ def categorical_focal_crossentropy(
 
 
 def _focal_from_logits(y, x, gamma, axis):
-    if isinstance(gamma, numbers.Real) and (gamma == 0 or gamma >= 1):
+    if isinstance(gamma, (int, float)) and (gamma == 0 or gamma >= 1):
         log_p = kops.log_softmax(x, axis=axis)
         factor = _powered(1 - kops.exp(log_p), gamma)
     else:

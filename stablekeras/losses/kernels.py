@@ -45,8 +45,14 @@ def log1p_negative(x):
 
 
 def _points(given, args, upstream):
-    # Torch hands back the saved inputs and names the upstream gradient.
+    # Torch hands back the saved inputs and names the upstream gradient. What
+    # the forward pass computed has no gradient there: compute it again.
     return (given, args[0]) if upstream is None else (args, upstream)
+
+
+def _above_zero(x):
+    # Not a maximum: at a tie, backends share its gradient out.
+    return kops.where(x < 0, kops.zeros_like(x), x)
 
 
 def _product(a, t):
@@ -162,9 +168,10 @@ def binary_from_probabilities(y, p):
     log_p, log_q = logs(p)
 
     def gradient(*args, upstream=None):
+        fresh = upstream is None
         (y_, p_), upstream = _points((y, p), args, upstream)
         of_p = _binary_slope(y_, p_)
-        log_p_, log_q_ = (log_p, log_q) if p_ is p else logs(p_)
+        log_p_, log_q_ = (log_p, log_q) if fresh else logs(p_)
         return (log_q_ - log_p_) * upstream, of_p * upstream
 
     return -(y * log_p + (1 - y) * log_q), gradient
@@ -184,11 +191,12 @@ def categorical_from_probabilities(y, p, axis):
         log_q = kops.log(kops.maximum(p / s, floor))
 
         def gradient(*args, upstream=None):
+            fresh = upstream is None
             (y_, p_), upstream = _points((y, p), args, upstream)
             upstream = kops.expand_dims(upstream, axis)
-            s_ = s if p_ is p else total(p_)
+            s_ = s if fresh else total(p_)
             q = p_ / s_
-            log_q_ = log_q if p_ is p else kops.log(kops.maximum(q, floor))
+            log_q_ = log_q if fresh else kops.log(kops.maximum(q, floor))
             scale = upstream / s_
             mass = kops.sum(y_, axis=axis, keepdims=True)
             of_p = scale * mass - scale * (y_ / kops.maximum(q, floor))
@@ -221,13 +229,13 @@ def squared_log_ratio(y, p):
 
     def gradient(*args, upstream=None):
         (y_, p_), upstream = _points(given, args, upstream)
-        y_, p_ = kops.maximum(y_, 0.0), kops.maximum(p_, 0.0)
+        y_, p_ = _above_zero(y_), _above_zero(p_)
         # Multiplied first: the reciprocal alone may underflow.
         slope = 2 * difference(y_, p_) * upstream
         return -slope / (1 + y_), slope / (1 + p_)
 
     given = (y, p)
-    y, p = kops.maximum(y, 0.0), kops.maximum(p, 0.0)
+    y, p = _above_zero(y), _above_zero(p)
     return kops.square(difference(y, p)), gradient
 
 
@@ -251,8 +259,9 @@ def overlap_loss(y, p, alpha, beta, epsilon, axis):
         both, apart = sums(y, p)
 
         def gradient(*args, upstream=None):
+            fresh = upstream is None
             (y_, p_), upstream = _points((y, p), args, upstream)
-            t, a = (both, apart) if p_ is p else sums(y_, p_)
+            t, a = (both, apart) if fresh else sums(y_, p_)
             whole = t + a
             t, a = upstream * t / whole / whole, upstream * a / whole / whole
             both_ways = (alpha + beta) * t + a

@@ -259,15 +259,14 @@ def _static(tf, tensor):
     known = [_static(tf, x) for x in tensor.op.inputs]
     if any(x is None for x in known):
         return None
-    folds = {
-        "Sub": np.subtract,
-        "AddV2": np.add,
-        "Range": np.arange,
-        "Pack": lambda *xs: np.stack(xs),
-        "ConcatV2": lambda *xs: np.concatenate(xs[:-1]),
-    }
-    fold = folds.get(tensor.op.type)
-    return None if fold is None else fold(*known)
+    kind = tensor.op.type
+    if kind in ("Sub", "AddV2"):
+        return known[0] - known[1] if kind == "Sub" else known[0] + known[1]
+    if kind == "Range":
+        return np.arange(*known)
+    if kind == "Pack":
+        return np.stack(known)
+    return np.concatenate(known[:-1]) if kind == "ConcatV2" else None
 
 
 def _moved(tf, op, axis):
