@@ -383,7 +383,9 @@ def _squareplus_kernel(b):
         low = x < 0
         # x + h cancels below zero; (h + x)(h - x) = b.
         below = (0.5 * b) / kops.where(low, h - x, 1.0)
-        return kops.where(low, below, 0.5 * x + 0.5 * h)
+        # Not 0.5 * x + 0.5 * h: XLA would add first, and overflow.
+        gap = kops.where(kops.equal(h, x), 0.0, h - x)
+        return kops.where(low, below, h - 0.5 * gap)
 
     def slope(x):
         # Two equal infinities have no quotient.

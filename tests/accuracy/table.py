@@ -2,8 +2,8 @@
 
 Measures every public function and its Keras twin at the same points in the
 same run. Rooms or functions may be named (`ops losses.huber`); the rows of
-the others are kept. `--docstrings` measures nothing: it writes the figures of the
-page into the functions' docstrings.
+the others are kept. `--docstrings` measures nothing: it writes the figures of
+the page into the functions' docstrings.
 """
 
 import math
