@@ -238,8 +238,12 @@ def _of_sinks(trace, phase, updates, bad):
         own = phase
         if execution.traced.ran_backward(root.node) and not updates:
             own = "backward"
+        # A statistic that a layer writes is no update of the optimizer.
+        by_layer = layer_path(execution.traced, root.node) is not None
+        if updates and by_layer:
+            own = "forward"
         site = Site(execution, found, root, own, trace.history)
-        if updates:
+        if updates and not by_layer:
             site.updates = bad[0][0]
         sites.append(site)
     if not sites:

@@ -512,3 +512,17 @@ def test_eager_code_in_a_step(x, y):
     diagnosis = _explain(model, x, y)
     assert (diagnosis.code, diagnosis.samples) == ("SK401", tuple(range(ROWS)))
     assert diagnosis.location == _line(Careful.train_step, "tf.sqrt")
+
+
+def test_a_statistic_that_a_layer_writes(x, y):
+    """A moving variance that overflows is the layer's, not the optimizer's."""
+    model = _model(
+        keras.layers.BatchNormalization(name="norm"),
+        keras.layers.Dense(1),
+        loss="mse",
+    )
+    x = x.copy()
+    x[5] = 1e30
+    diagnosis = _explain(model, x, y, tripped=("variable",))
+    assert (diagnosis.code, diagnosis.layer) == ("SK310", "norm")
+    assert 5 in diagnosis.samples
