@@ -24,7 +24,10 @@ __all__ = [
 def sum_of_squares(x, dtype):
     """Computes the plain sum of the squares of a tensor, in `dtype`."""
     x = ops.cast(backends.values_of(x), dtype)
-    return backends.sum_of_squares(ops.reshape(x, (-1,)))
+    # Flat, as XLA sums a vector as a tree and a matrix row by row, which in
+    # float32 loses a digit.
+    flat = x if len(x.shape) == 1 else ops.reshape(x, (-1,))
+    return backends.sum_of_squares(flat)
 
 
 def euclidean(norms):

@@ -25,8 +25,8 @@ RULES = {
 X = np.random.default_rng(0).standard_normal((48, 3)).astype("f4")
 Y = X[:, :1] * np.linspace(1, 30, 48, dtype="f4")[:, None]
 every_rule = pytest.mark.parametrize("name", RULES)
-# The rules that stand for all in the short form of a costly test.
-QUICK = ("AdaGC", "SpikeSkip")
+# The rule that stands for all in the short form of a costly test.
+QUICK = ("AdaGC",)
 quickly = pytest.mark.parametrize(
     "name",
     [
