@@ -75,11 +75,13 @@ def _fused(labels, logits):
             # A product reads the labels faster than a reduction of rows.
             excess = tf.matmul(y, tf.ones((tf.shape(y)[1], 1), y.dtype)) - 1
             upstream = upstream[:, None]
-            of_x = tf.cond(
+            # The product stays outside, where it may reuse the slope's memory.
+            fair = tf.cond(
                 tf.reduce_all(tf.abs(excess) <= slack),
-                lambda: upstream * slope,
-                lambda: upstream * (slope + excess * (slope + y)),
+                lambda: slope,
+                lambda: slope + excess * (slope + y),
             )
+            of_x = upstream * fair
             return -upstream * log_softmax(x), of_x
 
         return value, gradient
