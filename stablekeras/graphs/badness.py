@@ -1,7 +1,6 @@
 """How much of a run was not finite: counted by layer and direction."""
 
-import dataclasses
-
+from stablekeras.graphs.derivative import forward_node
 from stablekeras.graphs.location import layer_path
 
 __all__ = ["by_layer"]
@@ -10,27 +9,28 @@ __all__ = ["by_layer"]
 def by_layer(execution):
     """Counts the entries that are not finite, by layer and direction.
 
+    A derivative belongs to the layer whose op it differentiates.
+
     Args:
         execution: An `Execution`.
 
     Returns:
-        List of `(layer, phase, bad, size)`: the layer's path or `None`
-        outside layers, `"forward"` or `"backward"`, the number of entries
-        that are not finite and that of all entries its ops gave; in the order
-        in which the layers first ran.
+        Tuple of `(layer, phase, bad, size)` in the order of the step: the
+        layer's path, `"loss"` outside layers; `"forward"` or `"backward"`;
+        the number of entries that are not finite and of all entries.
     """
     traced = execution.traced
-    counts: dict[tuple[str | None, str], list[int]] = {}
+    counts: dict[tuple[str, str], list[int]] = {}
     for node in execution.nodes:
-        measured = [out.stats for out in node.outputs if out.stats is not None]
-        if not measured:
+        stats = [out.stats for out in node.outputs if out.stats is not None]
+        if not stats or node.number in execution.sources:
             continue
-        phase = "backward" if traced.is_backward(node.op) else "forward"
-        # A derivative belongs to the layer whose op it differentiates.
-        op = traced.forward_of.get(node.op, node.op)
-        place = dataclasses.replace(node, op=op)
-        count = counts.setdefault((layer_path(traced, place), phase), [0, 0])
-        for stats in measured:
-            count[0] += stats.size - stats.finite
-            count[1] += stats.size
-    return [(*key, *count) for key, count in counts.items()]
+        phase = "backward" if traced.ran_backward(node) else "forward"
+        owner = node
+        if phase == "backward":
+            owner = forward_node(execution, node) or node
+        layer = layer_path(traced, owner) or "loss"
+        count = counts.setdefault((layer, phase), [0, 0])
+        count[0] += sum(s.size - s.finite for s in stats)
+        count[1] += sum(s.size for s in stats)
+    return tuple((*key, *count) for key, count in counts.items())

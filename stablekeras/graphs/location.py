@@ -7,10 +7,7 @@ import sysconfig
 import keras
 import tensorflow as tf
 
-from stablekeras.graphs.derivative import forward_node
-
 __all__ = [
-    "badness_of",
     "code_line",
     "layer_path",
     "source_line",
@@ -105,33 +102,6 @@ def layer_path(traced, node):
         if path is not None:
             return path
     return None
-
-
-def badness_of(execution):
-    """Counts what is not finite, by layer and direction.
-
-    Args:
-        execution: An `Execution`.
-
-    Returns:
-        Tuple of `(layer, phase, bad, size)` in the order of the step; what
-        is outside layers counts as `"loss"`.
-    """
-    traced = execution.traced
-    counts: dict[tuple[str, str], list[int]] = {}
-    for node in execution.nodes:
-        stats = [out.stats for out in node.outputs if out.stats is not None]
-        if not stats or node.number in execution.sources:
-            continue
-        phase = "backward" if traced.ran_backward(node) else "forward"
-        owner = node
-        if phase == "backward":
-            owner = forward_node(execution, node) or node
-        layer = layer_path(traced, owner) or "loss"
-        count = counts.setdefault((layer, phase), [0, 0])
-        count[0] += sum(s.size - s.finite for s in stats)
-        count[1] += sum(s.size for s in stats)
-    return tuple((*key, *count) for key, count in counts.items())
 
 
 def _span(traced, op):

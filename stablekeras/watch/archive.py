@@ -102,8 +102,8 @@ def unpack(data, arrays, depth=0):
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
         raise BundleError(
             "A batch must be described by tuples, lists, dicts and arrays. "
-            f"Received: {reprlib.repr(data)}. The folder is damaged; take another "
-            "copy of it."
+            f"Received: {reprlib.repr(data)}. The folder is damaged; take "
+            "another copy of it."
         ) from e
 
 

@@ -6,7 +6,6 @@ Each stage may fail without harm: a report is worth less than the training.
 import dataclasses
 import logging
 
-from stablekeras.graphs.badness import by_layer
 from stablekeras.watch import bundle, diagnose, page, replay, report
 from stablekeras.watch.incident import scale_lost, unknown
 
@@ -60,7 +59,7 @@ def _page(incident, trace, history):
         names = {name for logs in history for name in logs}
         return page.render(
             incident,
-            badness=() if trace is None else by_layer(trace.execution),
+            badness=() if trace is None else trace.badness,
             history={
                 name: [logs.get(name, float("nan")) for logs in history]
                 for name in sorted(names)

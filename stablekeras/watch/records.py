@@ -199,9 +199,9 @@ class Trace:
         in the forward or the backward pass; ops outside layers count as
         `"loss"`.
         """
-        from stablekeras.graphs.location import badness_of
+        from stablekeras.graphs.badness import by_layer
 
-        return badness_of(self.execution)
+        return by_layer(self.execution)
 
     @property
     def reproduced(self) -> bool:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stablekeras.graphs.location import badness_of, code_line, layer_path
+from stablekeras.graphs.badness import by_layer
+from stablekeras.graphs.location import code_line, layer_path
 from stablekeras.graphs.run import run
 from stablekeras.graphs.trace import trace
 
@@ -222,7 +223,7 @@ def test_badness_by_layer_and_direction():
         return tape.gradient(value, x)
 
     _, execution = _values(step, X)
-    counts = {key[:2]: key[2:] for key in badness_of(execution)}
+    counts = {key[:2]: key[2:] for key in by_layer(execution)}
     assert counts["root", "forward"] == (0, 24)
     assert counts["root", "backward"] == (24, 24)
     assert counts["loss", "forward"][0] == 0
@@ -268,6 +269,6 @@ def test_a_function_that_ran_before_is_traced_like_any_other():
     call = kind.__call__
     _, execution = _values(step, X)
     assert kind.__call__ is call
-    counts = {key[:2]: key[2:] for key in badness_of(execution)}
+    counts = {key[:2]: key[2:] for key in by_layer(execution)}
     assert counts["root", "forward"][0] == 0
     assert counts["root", "backward"][0] > 0
