@@ -70,7 +70,7 @@ class ExponentsMixin:
                 return False
             shape = atom.term().tensor.shape
             return shape.rank is not None and all(
-                a < shape.rank and shape[a] == 1 for a in axes
+                0 <= a < shape.rank and shape[a] == 1 for a in axes
             )
 
         return constant

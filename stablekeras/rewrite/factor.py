@@ -77,4 +77,4 @@ def spread(term, source):
             return x
         return tf.broadcast_to(x, tf.shape(like))
 
-    return Term(spread_like, (term, raw(source)), "{0}")
+    return Term(spread_like, (term, raw(source, is_shape=True)), "{0}")

@@ -11,7 +11,7 @@ import math
 import tensorflow as tf
 
 from stablekeras.rewrite.exponents import ExponentsMixin
-from stablekeras.rewrite.factor import Factor, product, quotient
+from stablekeras.rewrite.factor import Factor, product, quotient, spread
 from stablekeras.rewrite.linear import Atom, Linear, log_sigmoid, log_sum
 from stablekeras.rewrite.moves import MOVES, MovesMixin
 from stablekeras.rewrite.reading import is_float
@@ -82,9 +82,8 @@ class Factors(MovesMixin, ExponentsMixin):
     def _Softmax(self, op):
         z = self.linear(op.inputs[0])
         rank = op.inputs[0].shape.rank
-        if rank is None:
-            return None
-        total = log_sum(z, (rank - 1,), True, self.constant_along((rank - 1,)))
+        axes = (-1,) if rank is None else (rank - 1,)
+        total = log_sum(z, axes, True, self.constant_along(axes))
         return Factor(None, z.plus(total, -1.0))
 
     def _Erfc(self, op):
@@ -242,6 +241,7 @@ class Factors(MovesMixin, ExponentsMixin):
         a = self.of(op.inputs[0])
         if not a.bare or not a.log:
             return None
+        source = self.reading.source(op.inputs[0])
         inner = Atom(
             "moved",
             ("Prod", a.log.key, id(op)),
@@ -249,8 +249,31 @@ class Factors(MovesMixin, ExponentsMixin):
                 lambda x, axes: tf.reduce_sum(
                     x, axes, keepdims=op.get_attr("keep_dims")
                 ),
-                (a.log.term(), raw(op.inputs[1])),
+                (spread(a.log.term(), source), raw(op.inputs[1])),
                 "sum({0})",
             ),
         )
         return Factor(None, inner.linear(), a.guarded)
+
+    def _Cumsum(self, op):
+        a = self.of(op.inputs[0])
+        axis = self.reading.scalar(op.inputs[1])
+        if not a.bare or not a.log or axis is None:
+            return None
+        source = self.reading.source(op.inputs[0])
+        running = Atom(
+            "moved",
+            ("Cumsum", a.log.key, id(op)),
+            lambda: Term(
+                lambda x: tf.math.cumulative_logsumexp(
+                    x,
+                    int(axis),
+                    exclusive=op.get_attr("exclusive"),
+                    reverse=op.get_attr("reverse"),
+                ),
+                (spread(a.log.term(), source),),
+                "cumulative_logsumexp({0})",
+            ),
+            a.log,
+        )
+        return Factor(None, running.linear(), a.guarded)

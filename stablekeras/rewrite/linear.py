@@ -227,7 +227,7 @@ def _log_add_term(terms):
     return total
 
 
-def log_sum(arg, axes, keepdims, constant_along=None, spread=None):
+def log_sum(arg, axes, keepdims, constant_along=None, spread=None, folds=True):
     """Returns `log(sum(exp(arg), axes))` as a sum.
 
     Args:
@@ -237,6 +237,8 @@ def log_sum(arg, axes, keepdims, constant_along=None, spread=None):
         constant_along: Function of an atom: whether it does not change along
             the axes, so that it can leave the sum.
         spread: Function that gives a term of `arg` the full shape.
+        folds: Whether `arg` has that shape along the axes by itself, so that
+            `arg - log_sum` is `log_softmax(arg)`.
     """
     outside = Linear()
     if keepdims and constant_along is not None:
@@ -247,7 +249,7 @@ def log_sum(arg, axes, keepdims, constant_along=None, spread=None):
     outside = outside.plus(Linear(const=arg.const))
     arg = Linear(arg.parts)
     softmax = arg.only("log_softmax")
-    if softmax is not None and softmax.axes == axes:
+    if softmax is not None and softmax.axes == axes and folds:
         return outside  # probabilities sum to 1
     if not arg:
         raise NotImplementedError("a sum of equal terms")
@@ -262,7 +264,7 @@ def log_sum(arg, axes, keepdims, constant_along=None, spread=None):
                 f"logsumexp({{0}}, axis={_axes_text(axes)})",
             ),
             arg,
-            axes if keepdims else None,
+            axes if keepdims and folds else None,
         ).linear()
     )
 

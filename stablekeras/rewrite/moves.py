@@ -25,6 +25,11 @@ MOVES = frozenset(
         "Tile",
         "StopGradient",
         "ReverseV2",
+        "Roll",
+        "DiagPart",
+        "MatrixDiagPart",
+        "MatrixDiagPartV2",
+        "MatrixDiagPartV3",
         "Unpack",
         "Split",
         "SplitV",
@@ -104,6 +109,10 @@ class MovesMixin:
         return Atom("moved", (id(op), output, log.key), make, log)
 
     def _SelectV2(self, op):
+        if op.inputs[0].shape.rank != op.inputs[1].shape.rank and (
+            op.type == "Select"
+        ):
+            return None
         chosen, a, b = (
             op.inputs[0],
             self.of(op.inputs[1]),
@@ -155,5 +164,6 @@ class MovesMixin:
             else "joined",
             id(op),
             lambda: Term(join, [*terms, *map(raw, rest)], f"concat([{names}])"),
+            next(p.log for p in parts if p.log),
         )
         return Factor(None, atom.linear(), any(p.guarded for p in parts))

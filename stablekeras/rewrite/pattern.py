@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from stablekeras.hazards.catalogue import hazard
 from stablekeras.rewrite.terms import Term
 
 __all__ = ["Pattern", "Proposal", "Rewrite"]
@@ -24,6 +25,11 @@ class Rewrite:
     location: str | None
     before: str
     after: str
+
+    @property
+    def title(self):
+        """The hazard in a few words."""
+        return hazard(self.code).title
 
     def __str__(self):
         where = self.location or "unknown line"
@@ -72,3 +78,8 @@ class Pattern:
     before: str
     after: str
     rule: Callable[[Any, Any], Proposal | None]
+
+    @property
+    def hazards(self):
+        """The entries of the catalogue that it cures."""
+        return tuple(hazard(code) for code in self.codes)

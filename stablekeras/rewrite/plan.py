@@ -340,9 +340,8 @@ class Plan:
             tf.ensure_shape(value, out.shape) if _vaguer(value, out) else value
         )
         self._set(out, value)
-        before = proposal.before or formula(
-            out, {id(t) for t in leaves}, self.reading
-        )
+        named = {id(t) for t in leaves_of(proposal.term, shapes=False)}
+        before = proposal.before or formula(out, named, self.reading)
         self._note(op, proposal.code, before, str(proposal.term))
 
     def _note(self, op, code, before, after=None):

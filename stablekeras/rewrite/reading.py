@@ -138,8 +138,8 @@ class Reading:
             return _hull(*found)
         if op.type == "Sub" and self.shift(op.outputs[0]) is not None:
             return -math.inf, 0.0
-        if op.type == "Sum" and self.is_shifted_sum(tensor):
-            return 1.0, math.inf
+        if op.type == "Sum":
+            return self._sum_bounds(op, depth)
         if op.type == "Mul" and self.same(op.inputs[0], op.inputs[1]):
             return 0.0, math.inf
         if rule is None:
@@ -148,6 +148,17 @@ class Reading:
         if any(math.isnan(x) for x in found):
             return _ANY
         return found
+
+    def _sum_bounds(self, op, depth):
+        low, high = self.bounds(op.inputs[0], depth)
+        size = op.inputs[0].shape.num_elements()
+        # Of an unknown number of entries, a number that none reaches.
+        size = 1e9 if size is None else float(size)
+        if size == 0:
+            return 0.0, 0.0
+        low = _times(low, size) if low < 0 else 0.0
+        high = _times(high, size) if high > 0 else 0.0
+        return (1.0 if self.is_shifted_sum(op.outputs[0]) else low), high
 
     def _select_bounds(self, op, depth):
         """Returns the bounds of a choice, by the sign of `x` where told."""
@@ -277,10 +288,6 @@ def _quotient(a, b):
     return _product(a, (1 / b[1] if b[1] else 0, 1 / b[0] if b[0] else 0))
 
 
-def _sum(x, axes):
-    return (0.0 if x[0] >= 0 else -math.inf, 0.0 if x[1] <= 0 else math.inf)
-
-
 def _square(x):
     low = 0.0 if x[0] <= 0 <= x[1] else min(x[0] ** 2, x[1] ** 2)
     return low, max(_times(x[0], x[0]), _times(x[1], x[1]))
@@ -332,7 +339,6 @@ _BOUNDS: dict[str, Any] = {
         min(max(x[0], a[0]), b[1]),
         max(min(x[1], b[1]), a[0]),
     ),
-    "Sum": _sum,
     "Mean": lambda x, axes: x,
     "Prod": lambda x, axes: (0.0, math.inf) if x[0] >= 0 else _ANY,
     "Pow": _power,

@@ -46,6 +46,7 @@ class Leaf(Term):
         super().__init__(None, (), "")
         self.tensor = tensor
         self.cast = cast
+        self.is_shape = False
 
     def emit(self, get, work, memo):
         """Emits nothing: returns what stands for the tensor."""
@@ -73,9 +74,16 @@ class Number(Term):
         return f"{self.value:g}"
 
 
-def raw(tensor):
-    """Returns a leaf in its own dtype: a mask, an index."""
-    return Leaf(tensor, cast=False)
+def raw(tensor, is_shape=False):
+    """Returns a leaf in its own dtype: a mask, an index.
+
+    Args:
+        tensor: The tensor.
+        is_shape: Whether only its shape is read.
+    """
+    leaf = Leaf(tensor, cast=False)
+    leaf.is_shape = is_shape
+    return leaf
 
 
 def moved(op, term, place=0, output=0):
@@ -92,15 +100,20 @@ def moved(op, term, place=0, output=0):
     return Term(move, [term, *others], f"{op.type.lower()}({{0}})")
 
 
-def leaves_of(term):
-    """Yields the tensors that a formula reads."""
+def leaves_of(term, shapes=True):
+    """Yields the tensors that a formula reads.
+
+    Args:
+        term: The `Term`.
+        shapes: Whether to yield also those of which only the shape is read.
+    """
     seen, pending = set(), [term]
     while pending:
         top = pending.pop()
         if id(top) in seen:
             continue
         seen.add(id(top))
-        if isinstance(top, Leaf):
+        if isinstance(top, Leaf) and (shapes or not top.is_shape):
             yield top.tensor
         pending += top.args
 

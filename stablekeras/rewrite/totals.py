@@ -302,6 +302,7 @@ def total_along(factors, op, kind):
             keep,
             factors.constant_along(axes),
             lambda term: spread(term, source),
+            _has_shape(base.log, source, axes),
         )
         return Factor(None, log.plus(mean, -1.0), base.guarded)
     log = spread(base.log.term(), source)
@@ -326,6 +327,23 @@ def total_along(factors, op, kind):
     return Factor(weight, _shift(shift).linear().plus(mean, -1.0), base.guarded)
 
 
+def _has_shape(log, source, axes):
+    """Whether a part of a sum is as long as the tensor along the axes."""
+    for atom, _ in log.parts.values():
+        if atom.kind == "tensor":
+            shape = atom.term().tensor.shape
+            if shape.rank == source.shape.rank and all(
+                shape[a] == source.shape[a] for a in axes
+            ):
+                return True
+        if atom.kind.startswith("moved"):
+            return True
+        inner = atom.arg if atom.kind != "log_sum" else None
+        if isinstance(inner, Linear) and _has_shape(inner, source, axes):
+            return True
+    return False
+
+
 def _log_count(source, axes):
     sizes = [source.shape[a] for a in axes]
     if all(n is not None for n in sizes):
@@ -334,7 +352,7 @@ def _log_count(source, axes):
         lambda x: tf.math.log(
             tf.cast(tf.reduce_prod(tf.gather(tf.shape(x), list(axes))), x.dtype)
         ),
-        (raw(source),),
+        (raw(source, is_shape=True),),
         "log(n)",
     )
     return Atom("tensor_count", (id(source), axes), lambda: term).linear()

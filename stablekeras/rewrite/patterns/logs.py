@@ -10,6 +10,7 @@ from stablekeras.rewrite.totals import complement
 
 __all__ = ["PATTERNS", "log_term"]
 
+_AROUND = ("moved", "chosen", "joined", "log_chance")
 _CODES = {
     "log_softmax": "SK101",
     "log_sigmoid": "SK102",
@@ -47,7 +48,7 @@ def _code_inside(log):
     for _, atom in log.folded()[0]:
         if atom.kind in _CODES:
             return _CODES[atom.kind]
-        if atom.kind in ("moved", "chosen", "log_chance") and atom.arg:
+        if atom.kind in _AROUND and atom.arg:
             found = _code_inside(atom.arg)
             if found:
                 return found

@@ -490,4 +490,30 @@ CASES = (
         normal=(0.5, 1.5, 0.3, 1.1, 2.4),
         extremes=((1e-20, 1e-15, 1e-10, 1e-3, 3.0),),
     ),
+    Case(
+        "running sum of exp",
+        "SK106",
+        lambda z: log(tf.cumsum(exp(z))),
+        lambda xs: [
+            mp.log(mp.fsum(map(mp.exp, xs[: i + 1]))) for i in range(len(xs))
+        ],
+        extremes=((0.0, 150.0, 3.0, -200.0, 7.0),),
+        joint=True,
+    ),
+    Case(
+        "matrix of exp",
+        "SK106",
+        lambda z: log(exp(z[None]) @ const([[0.25]] * 5, z)),
+        lambda xs: [mp.log(mp.mpf(0.25) * mp.fsum(map(mp.exp, xs)))],
+        extremes=((0.0, 150.0, 3.0, -200.0, 7.0),),
+        joint=True,
+    ),
+    Case(
+        "diagonal of exp",
+        "SK106",
+        lambda z: log(tf.linalg.diag_part(exp(z[:, None] + z[None]))),
+        lambda xs: [2 * x for x in xs],
+        extremes=((0.0, 150.0, 3.0, -200.0, 7.0),),
+        joint=True,
+    ),
 )

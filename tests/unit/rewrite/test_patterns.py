@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import stablekeras
+from stablekeras.rewrite.patterns import ALL
 from stablekeras.rewrite.verify import verify
 from tests.unit.rewrite.cases import CASES
 
@@ -88,3 +89,10 @@ def test_a_rewrite_is_needed(case):
             not worst(gradient, slope, case.joint) <= 1e-5,
         ]
     assert any(failures)
+
+
+@pytest.mark.parametrize("pattern", ALL, ids=lambda pattern: pattern.name)
+def test_a_pattern_cures_hazards_of_the_catalogue(pattern):
+    """Every code of a pattern is one of the catalogue, with its title."""
+    assert [found.code for found in pattern.hazards] == list(pattern.codes)
+    assert all(found.title for found in pattern.hazards)
