@@ -75,13 +75,13 @@ def _fused(labels, logits):
             # A product reads the labels faster than a reduction of rows.
             excess = tf.matmul(y, tf.ones((tf.shape(y)[1], 1), y.dtype)) - 1
             upstream = upstream[:, None]
-            # The product stays outside, where it may reuse the slope's memory.
-            fair = tf.cond(
+            # The branches do not hold the slope: its memory is used again.
+            plain = upstream * slope
+            of_x = tf.cond(
                 tf.reduce_all(tf.abs(excess) <= slack),
-                lambda: slope,
-                lambda: slope + excess * (slope + y),
+                lambda: plain,
+                lambda: plain + upstream * excess * tf.nn.softmax(x),
             )
-            of_x = upstream * fair
             return -upstream * log_softmax(x), of_x
 
         return value, gradient
