@@ -49,6 +49,7 @@ def stabilize(fn):
         TypeError: If `fn` cannot be called.
 
     Example:
+    >>> import stablekeras
     >>> import tensorflow as tf
     >>> @stablekeras.stabilize
     ... def loss(z):

@@ -31,13 +31,34 @@ class Program:
     height: int = 0
 
 
+def _exp(x):
+    # Beyond, mpmath would count digits for hours.
+    if abs(x) > 1e6:
+        return mp.inf if x > 0 else mp.mpf(0)
+    return mp.exp(x)
+
+
+def _sin(x):
+    return mp.sin(x) if abs(x) < 1e6 else mp.nan
+
+
+def _tanh(x):
+    return mp.tanh(x) if abs(x) < 1e6 else mp.sign(x)
+
+
+def _log_sech2(x):
+    # 4 / (exp(x) + exp(-x))**2
+    a = abs(x)
+    return 2 * (mp.log(2) - a - mp.log(1 + _exp(-2 * a)))
+
+
 def _each(f):
     return lambda xs: [f(x) for x in xs]
 
 
 def _softmax(xs):
-    total = mp.fsum(map(mp.exp, xs))
-    return [mp.exp(x) / total for x in xs]
+    total = mp.fsum(map(_exp, xs))
+    return [_exp(x) / total for x in xs]
 
 
 def _fill(f):
@@ -45,7 +66,7 @@ def _fill(f):
 
 
 def _sigmoid(x):
-    return 1 / (1 + mp.exp(-x))
+    return 1 / (1 + _exp(-x))
 
 
 def _hand_softmax(z):
@@ -75,11 +96,11 @@ _UNARY = [
     ("softmax", tf.nn.softmax, _softmax, False, True, 1),
     ("hand_softmax", _hand_softmax, _softmax, False, True, 1),
     ("shifted_softmax", _shifted_softmax, _softmax, False, True, 1),
-    ("exp", tf.exp, _each(mp.exp), False, True, 1),
+    ("exp", tf.exp, _each(_exp), False, True, 1),
     (
         "softplus",
         tf.nn.softplus,
-        _each(lambda x: mp.log(1 + mp.exp(x))),
+        _each(lambda x: mp.log(1 + _exp(x))),
         False,
         True,
         0,
@@ -87,7 +108,7 @@ _UNARY = [
     (
         "log1p_exp",
         lambda z: tf.math.log(1 + tf.exp(z)),
-        _each(lambda x: mp.log(1 + mp.exp(x))),
+        _each(lambda x: mp.log(1 + _exp(x))),
         False,
         True,
         0,
@@ -97,7 +118,7 @@ _UNARY = [
         _spread(
             lambda z: tf.math.log(tf.reduce_sum(tf.exp(z), -1, keepdims=True))
         ),
-        _fill(lambda xs: mp.log(mp.fsum(map(mp.exp, xs)))),
+        _fill(lambda xs: mp.log(mp.fsum(map(_exp, xs)))),
         False,
         False,
         0,
@@ -114,11 +135,11 @@ _UNARY = [
         True,
         0,
     ),
-    ("tanh", tf.tanh, _each(mp.tanh), False, False, 0),
+    ("tanh", tf.tanh, _each(_tanh), False, False, 0),
     (
         "log_sech2",
         lambda z: tf.math.log(1 - tf.tanh(z) ** 2),
-        _each(lambda x: mp.log(mp.sech(x) ** 2)),
+        _each(_log_sech2),
         False,
         False,
         0,
@@ -142,7 +163,7 @@ _UNARY = [
         False,
         0,
     ),
-    ("sin", tf.sin, _each(mp.sin), False, False, 0),
+    ("sin", tf.sin, _each(_sin), False, False, 0),
     (
         "relu1",
         lambda z: tf.nn.relu(z) + 1,
