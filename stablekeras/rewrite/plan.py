@@ -17,6 +17,7 @@ from stablekeras.graphs.emit import (
     is_pure,
     is_trusted,
     rebuild,
+    redirect,
 )
 from stablekeras.graphs.location import code_line
 from stablekeras.rewrite.factors import Factors
@@ -309,6 +310,8 @@ class Plan:
             outputs = self._rebuild(op, inputs)
         elif changed:
             outputs = copy_op(op, inputs)
+            if op.type == "CheckNumerics":
+                redirect(op, inputs)
         else:
             return
         for old, new in zip(op.outputs, outputs, strict=True):

@@ -54,8 +54,8 @@ def stabilize(fn):
     >>> @stablekeras.stabilize
     ... def loss(z):
     ...     return -tf.math.log(1 / (1 + tf.exp(-z)))
-    >>> loss(tf.constant([-200.0, 0.0])).numpy().round(4).tolist()
-    [200.0, 0.6931]
+    >>> loss(tf.constant([-200.0, 0.0])).numpy()
+    array([200.       ,   0.6931472], dtype=float32)
     >>> loss.rewrites[0].code
     'SK102'
     """

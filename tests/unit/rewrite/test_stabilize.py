@@ -306,3 +306,15 @@ def test_inner_tapes_see_the_original():
 
     z = tf.constant([0.1, 0.5])
     np.testing.assert_allclose(penalty(z), np.sum(np.cos([0.1, 0.5]) ** 2))
+
+
+def test_a_check_sees_what_is_computed():
+    """`check_numerics` behind a replaced formula does not raise for it."""
+
+    @stablekeras.stabilize
+    def fn(z):
+        return tf.debugging.check_numerics(log(tf.nn.softmax(z)), "bad") * 2
+
+    np.testing.assert_allclose(fn(tf.constant([[0.0, 150.0]])), [[-300, 0]])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="bad"):
+        fn(tf.constant([[np.nan, 0.0]]))
