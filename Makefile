@@ -20,7 +20,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(PYTEST) -m "not slow"
 
-check: lint types test-all wheel test-floor test-backends
+check: lint types docs test-all wheel test-floor test-backends
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

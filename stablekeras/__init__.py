@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stablekeras.watch.callback import NaNWatch
     from stablekeras.watch.diagnose import diagnose
     from stablekeras.watch.records import Diagnosis, Incident
-    from stablekeras.watch.rerun import replay_bundle as replay
+    from stablekeras.watch.rerun import replay
 
 __version__ = "0.1.0"
 
@@ -46,7 +46,7 @@ _HOMES = {
     "losses": ("stablekeras.losses", None),
     "ops": ("stablekeras.ops", None),
     "optimizers": ("stablekeras.optimizers", None),
-    "replay": ("stablekeras.watch.rerun", "replay_bundle"),
+    "replay": ("stablekeras.watch.rerun", "replay"),
     "stabilize": ("stablekeras.rewrite.stabilize", "stabilize"),
 }
 

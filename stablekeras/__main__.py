@@ -88,9 +88,9 @@ def _demo(args):
 def _replay(args):
     # The user's own module is found from where the command is run.
     sys.path.insert(0, os.getcwd())
-    from stablekeras.watch.rerun import replay_bundle
+    from stablekeras.watch.rerun import replay
 
-    diagnosis = replay_bundle(args.path, model=args.model)
+    diagnosis = replay(args.path, model=args.model)
     print(diagnosis.to_json() if args.json else diagnosis)
     return 0
 

@@ -9,9 +9,10 @@ import keras
 
 from stablekeras.errors import ReplayError
 from stablekeras.watch import bundle as bundles
-from stablekeras.watch import diagnose, replay
+from stablekeras.watch import diagnose
+from stablekeras.watch.replay import replay_step
 
-__all__ = ["replay_bundle"]
+__all__ = ["replay"]
 
 # Configurations may name classes of these packages only: naming a module
 # imports it, and importing runs code.
@@ -19,7 +20,7 @@ _TRUSTED = ("keras", "stablekeras", "builtins")
 _OWN = re.compile(r"stablekeras(\.[a-z_]+)*")
 
 
-def replay_bundle(path, *, model=None):
+def replay(path, *, model=None):
     """Runs the recorded step again and explains it.
 
     Public as `stablekeras.replay`. Nothing in the folder is executed: the
@@ -45,7 +46,7 @@ def replay_bundle(path, *, model=None):
     bundle = bundles.read(path)
     built = _build(bundle, model)
     _load_state(bundle, built)
-    trace = replay.replay_step(built, bundle.incident)
+    trace = replay_step(built, bundle.incident)
     diagnosis = diagnose.explain(trace)
     recorded = bundle.incident.diagnosis
     if (
