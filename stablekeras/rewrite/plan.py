@@ -239,7 +239,7 @@ class Plan:
         """
         self.new, self.widened, self.memo = {}, {}, {}
         self.kept = []
-        done = set()
+        done, opened = set(), set()
         for output in self.outputs:
             pending = [(output, False)]
             while pending:
@@ -250,6 +250,9 @@ class Plan:
                     done.add(id(tensor))
                     self._emit(tensor)
                     continue
+                if id(tensor) in opened:
+                    raise RuntimeError(f"{tensor.name} leads to itself")
+                opened.add(id(tensor))
                 pending.append((tensor, True))
                 pending += [
                     (t, False)
