@@ -8,7 +8,12 @@ function; that gives second derivatives of the same quality.
 
 from keras import ops as kops
 
-__all__ = ["with_derivative", "with_derivatives", "with_pullback"]
+__all__ = [
+    "with_derivative",
+    "with_derivatives",
+    "with_memory",
+    "with_pullback",
+]
 
 
 def with_pullback(value, pullback):
@@ -53,6 +58,30 @@ def with_derivative(value, derivative, singular=False):
     """
     scale = _selected if singular else _product
     return with_pullback(value, lambda u, x: (scale(u, derivative(x)),))
+
+
+def with_memory(memory, value, slope, second):
+    """Return an elementwise function whose derivative reuses an intermediate.
+
+    Outside XLA each operation is a pass over memory, so what the value and
+    its derivative share is worth keeping.
+
+    Args:
+        memory: Function of one tensor: what both need.
+        value: Function of the tensor and its memory.
+        slope: The derivative, as a function of the tensor and its memory.
+        second: The second derivative, a function of the tensor alone.
+
+    Returns:
+        A function of one tensor.
+    """
+
+    def pullback(u, x, m):
+        derivative = with_derivative(lambda x: slope(x, m), second)
+        return u * derivative(x), kops.zeros_like(m)
+
+    kept = with_pullback(value, pullback)
+    return lambda x: kept(x, kops.stop_gradient(memory(x)))
 
 
 def with_derivatives(value, *partials):

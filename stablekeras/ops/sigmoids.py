@@ -1,7 +1,8 @@
 """The logistic family: sigmoid, its logarithm, softplus, log-cosh, logit.
 
-All are written in `e = exp(-|x|)`, which is never larger than 1, so that no
-branch overflows.
+Most are written in `e = exp(-|x|)`, which is never larger than 1, so that no
+branch overflows. The sigmoid itself takes `exp(-x)`: where that overflows,
+the sigmoid is below the smallest normal number.
 """
 
 import math
@@ -16,7 +17,7 @@ from stablekeras.ops.elementary import (
     terms,
     twice_atanh,
 )
-from stablekeras.ops.gradient import with_derivative
+from stablekeras.ops.gradient import with_derivative, with_memory
 from stablekeras.ops.precision import answered
 from stablekeras.ops.symbolic import stable
 
@@ -26,14 +27,15 @@ __all__ = [
     "log_sigmoid_kernel",
     "logit",
     "sigmoid",
+    "sigmoid_value",
     "softplus",
     "softplus_inverse",
 ]
 
 
-def _sigmoid_value(x):
-    e = kops.exp(-kops.abs(x))
-    return kops.where(x < 0, e, kops.ones_like(e)) / (1 + e)
+def sigmoid_value(x):
+    """Compute the sigmoid of a tensor in compute precision, once."""
+    return 2 / (2 + 2 * kops.exp(-x))  # not 1 / (1 + e), see `reciprocal`
 
 
 def _slope_value(x):
@@ -47,7 +49,12 @@ def _second(x):
 
 
 sigmoid_slope = with_derivative(_slope_value, _second)
-sigmoid_kernel = with_derivative(_sigmoid_value, sigmoid_slope)
+sigmoid_kernel = with_memory(
+    sigmoid_value,
+    lambda x, s: s,
+    lambda x, s: s / (1 + kops.exp(x)),
+    _second,
+)
 
 
 def _softplus_value(x):

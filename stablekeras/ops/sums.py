@@ -9,7 +9,8 @@ import math
 from keras import ops as kops
 
 from stablekeras.ops.axes import check_axis
-from stablekeras.ops.precision import to_compute
+from stablekeras.ops.gradient import with_pullback
+from stablekeras.ops.precision import finfo, to_compute
 from stablekeras.ops.symbolic import stable
 
 __all__ = ["log_softmax", "logmeanexp", "logsumexp", "softmax"]
@@ -107,21 +108,62 @@ def logmeanexp(x, axis=None, keepdims=False):
     return kops.cast(total - kops.log(count), dtype)
 
 
-def _finite_rows(x, axis):
-    """Replace a row whose peak is infinite by one that has the limit.
+# What is special about a row is decided once a row, not once an entry:
+# outside XLA each decision is a pass over memory.
 
-    Returns:
-        `(x, peak, empty)`: the new rows, their peak, and which are empty.
-    """
+
+def _softmax_value(x, axis):
+    # Infinite entries share; a row without any part is NaN / 0, which is 0.
+    alive = kops.cast(kops.not_equal(_peak(x, axis), -math.inf), x.dtype)
+    share = kops.softmax(kops.minimum(x, finfo(x.dtype).max), axis=axis)
+    return kops.divide_no_nan(share, alive)
+
+
+def _log_softmax_value(x, axis):
     peak = _peak(x, axis)
-    top = kops.equal(x, peak)
-    limit = kops.where(top, 0.0, kops.where(kops.isnan(x), x, -math.inf))
-    finite = kops.logical_not(kops.equal(kops.abs(peak), math.inf))
-    return (
-        kops.where(finite, x, limit),
-        kops.where(finite, peak, 0.0),
-        kops.equal(peak, -math.inf),
+    empty = kops.equal(peak, -math.inf)
+    base = kops.where(empty, 0.0, kops.minimum(peak, finfo(x.dtype).max))
+    # 0 at the peak even where it is infinite.
+    z = kops.minimum(x - base, 0.0)
+    # The peaks are 1, all else is less. They are counted, not added, so that
+    # the logarithm of 1 plus a little keeps all its digits.
+    e = kops.exp(z)
+    top = kops.floor(e)
+    more = kops.sum(top, axis=axis, keepdims=True) - 1
+    rest = kops.sum(e - top, axis=axis, keepdims=True)
+    log = kops.log1p(rest + kops.where(empty, 0.0, more))
+    return kops.divide_no_nan(
+        z - log, kops.cast(kops.logical_not(empty), x.dtype)
     )
+
+
+def _along(value, pullback, axis):
+    """Differentiate a function by its own output, which is kept.
+
+    Args:
+        value: Function of a tensor and the axis.
+        pullback: Function of the upstream gradient, the tensor, the output
+            and the axis that returns the gradient.
+        axis: Integer or tuple.
+    """
+
+    def gradient(u, x, y):
+        # Again a function of `x`, for the second derivative.
+        return pullback(u, x, kept(x, y), axis), kops.zeros_like(y)
+
+    kept = with_pullback(lambda x, y: y, gradient)
+    return lambda x: kept(x, kops.stop_gradient(value(x, axis)))
+
+
+def _softmax_pullback(u, x, p, axis):
+    return p * (u - kops.sum(p * u, axis=axis, keepdims=True))
+
+
+def _log_softmax_pullback(u, x, y, axis):
+    u = kops.where(kops.equal(x, -math.inf), 0.0, u)
+    # softmax(y) is exp(y), by the backend's fastest kernel.
+    p = kops.softmax(y, axis=axis)
+    return u - p * kops.sum(u, axis=axis, keepdims=True)
 
 
 @stable
@@ -155,9 +197,8 @@ def softmax(x, axis=-1, *, where=None):
     """
     dtype, (x,) = to_compute(x)
     check_axis(x, axis)
-    x, _, empty = _finite_rows(_selected(x, where), axis)
-    out = kops.softmax(x, axis=axis)
-    return kops.cast(kops.where(empty, 0.0, out), dtype)
+    function = _along(_softmax_value, _softmax_pullback, axis)
+    return kops.cast(function(_selected(x, where)), dtype)
 
 
 @stable
@@ -190,7 +231,5 @@ def log_softmax(x, axis=-1, *, where=None):
     """
     dtype, (x,) = to_compute(x)
     check_axis(x, axis)
-    x, peak, empty = _finite_rows(_selected(x, where), axis)
-    log, z, _, dead = _log_total(x, peak, axis)
-    out = kops.where(dead, -math.inf, z - log)
-    return kops.cast(kops.where(empty, 0.0, out), dtype)
+    function = _along(_log_softmax_value, _log_softmax_pullback, axis)
+    return kops.cast(function(_selected(x, where)), dtype)
