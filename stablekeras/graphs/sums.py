@@ -1,8 +1,14 @@
 """Scalars that are finite exactly if a tensor is: cheap to ask every step."""
 
+import math
+
 import tensorflow as tf
 
+from stablekeras.graphs.xla import under_xla
+
 __all__ = ["half_square", "presence", "values"]
+
+_LONGEST_ROW, _SHORTEST_ROW = 512, 16
 
 
 def values(tensor):
@@ -18,7 +24,24 @@ def half_square(x):
     """
     if x.dtype.size < 4:  # The square of 300 overflows float16.
         x = tf.cast(x, tf.float32)
+    if under_xla():
+        return _half_square_in_rows(x)
     return tf.nn.l2_loss(x)
+
+
+def _half_square_in_rows(x):
+    """Returns half the sum of squares, fast where XLA compiles for a CPU.
+
+    XLA adds up one entry after the other, in order, and waits for each; a
+    product with a vector of ones it splits into lanes: a quarter of the time.
+    """
+    size = x.shape.num_elements()
+    row = size and math.gcd(size, _LONGEST_ROW)
+    if not row or row < _SHORTEST_ROW or row == size:
+        return tf.nn.l2_loss(x)
+    squares = tf.reshape(tf.square(x), (-1, row))
+    ones = tf.ones((row,), x.dtype)
+    return 0.5 * tf.reduce_sum(tf.linalg.matvec(squares, ones))
 
 
 def presence(x):

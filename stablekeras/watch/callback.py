@@ -1,9 +1,7 @@
 """`NaNWatch`: the callback that wires the stages together."""
 
-import collections
 import contextlib
 import dataclasses
-import inspect
 import math
 import warnings
 from typing import Any
@@ -15,17 +13,19 @@ from stablekeras.graphs import learning_rate, train_function
 from stablekeras.watch import arguments, investigate, report
 from stablekeras.watch import incident as incidents
 from stablekeras.watch.divergence import Divergence
+from stablekeras.watch.fellows import Fellows
 from stablekeras.watch.guard import Transaction
+from stablekeras.watch.history import (
+    StepHistory,
+    check_clipping,
+    show_clipping,
+)
 from stablekeras.watch.loop import WatchedFunction
 from stablekeras.watch.manual import ManualGuard
 from stablekeras.watch.recover import Policy
 from stablekeras.watch.rollback import Rollback
 
 __all__ = ["NaNWatch"]
-
-
-# Losses kept for the report of an incident.
-_LOSSES = 200
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
@@ -121,6 +121,7 @@ class NaNWatch(keras.callbacks.Callback):
 
     def _begin_training(self):
         self._policy.reset()
+        self._fellows = Fellows(None)
         self._divergence = Divergence()
         self._rollback: Any = None
         if self.action == "rollback":
@@ -130,8 +131,7 @@ class NaNWatch(keras.callbacks.Callback):
                 self._divergence,
             )
         self._watched_function: Any = None
-        self._kept = []
-        self._losses: Any = collections.deque(maxlen=_LOSSES)
+        self._history = StepHistory()
         self._begin_epoch(0)
 
     def _begin_epoch(self, epoch):
@@ -141,6 +141,7 @@ class NaNWatch(keras.callbacks.Callback):
         self._good_logs = None
         self._good_steps = 0
         self._call_steps = 0
+        self._gradient_norm = None
         self._bad_steps = 0
         self._bad_test_steps = 0
         self._good_test_steps = 0
@@ -207,7 +208,7 @@ class NaNWatch(keras.callbacks.Callback):
             left = train_function.installed(self.model, name)
             if isinstance(left, WatchedFunction):
                 left.disarm()
-        self._fellows = _fellow_callbacks(self)
+        self._fellows = Fellows(self)
         if train_function.overrides_train_function(self.model):
             warnings.warn(
                 "NaNWatch replaces the train function, so that the model's "
@@ -224,17 +225,25 @@ class NaNWatch(keras.callbacks.Callback):
         """Puts the watched function in for the call that comes."""
         self._begin = batch
         self._call_steps = 0
+        self._gradient_norm = None
         if self._rollback is not None and self._watched_function is not None:
             self._rollback.keep_rates_low(self._optimizers())
         self.watched("train_function").arm(self)
 
     def on_train_batch_end(self, batch, logs=None):
-        """Shows the count of refused steps beside the loss."""
+        """Shows the count of refused steps beside the loss.
+
+        Raises:
+            NonFiniteError: See `nonfinite` of `ClippedOptimizer`.
+            TooManySkipsError: See `max_consecutive_skips` there.
+        """
+        check_clipping(self.model)
         if self._bad_steps and logs is not None:
             logs["nonfinite_steps"] = self._bad_steps
         loss = (logs or {}).get("loss")
-        if loss is not None:
-            self._losses.append({"loss": loss})
+        self._history.add(loss, self._gradient_norm)
+        if logs is not None and self._fellows.read_batches():
+            show_clipping(logs, self.model, self.skipped)
         if (
             self._can_roll_back()
             and loss is not None
@@ -247,6 +256,7 @@ class NaNWatch(keras.callbacks.Callback):
         """Puts the count of refused steps into History."""
         if logs is None:
             return
+        show_clipping(logs, self.model, self.skipped)
         if self._can_roll_back():
             self._retrace_unless(self._rollback.epoch_ends(self._optimizers()))
             if self._divergence.epoch():
@@ -269,9 +279,7 @@ class NaNWatch(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         """Lets go of what belongs to this training."""
         self._rollback = None
-        for fellow, name, value in self._kept:
-            setattr(fellow, name, value)
-        self._kept = []
+        self._fellows.give_back()
 
     def on_test_batch_begin(self, batch, logs=None):
         """Watches a validation step."""
@@ -302,9 +310,10 @@ class NaNWatch(keras.callbacks.Callback):
         ):
             self._policy.progress()
 
-    def committed(self, steps, logs, overflows):
+    def committed(self, steps, logs, overflows, gradient_norm=None):
         """Told of steps that were committed."""
         self._good_logs = logs
+        self._gradient_norm = gradient_norm
         self._good_steps += steps
         self._call_steps += steps
         self.overflows += overflows
@@ -346,7 +355,6 @@ class NaNWatch(keras.callbacks.Callback):
     def begin_block(self, guard):
         """Starts the counts anew for a block of hand-written steps."""
         self._begin_training()
-        self._fellows = []
         self._watched_function = guard
 
     # Actions.
@@ -358,7 +366,7 @@ class NaNWatch(keras.callbacks.Callback):
             return "go on"
         if incident.action == "rollback":
             return self._roll_back()
-        self._keep_backups()
+        self._fellows.keep_backups()
         if incident.action == "raise":
             raise NonFiniteError(report.headline(incident), incident)
         self.model.stop_training = True
@@ -389,15 +397,6 @@ class NaNWatch(keras.callbacks.Callback):
         )
         investigate.tell(incident, self.verbose)
         self._act(incident)
-
-    def _keep_backups(self):
-        """Keeps the backup of a training that did not end well."""
-        for fellow in self._fellows:
-            if isinstance(fellow, keras.callbacks.BackupAndRestore):
-                self._kept.append(
-                    (fellow, "delete_checkpoint", fellow.delete_checkpoint)
-                )
-                fellow.delete_checkpoint = False
 
     # Stages.
 
@@ -444,7 +443,7 @@ class NaNWatch(keras.callbacks.Callback):
             step or self.model.__dict__.get("train_step"),
             explain=self.diagnose,
             directory=self.directory,
-            history=tuple(self._losses),
+            history=self._history.rows(),
         )
 
 
@@ -458,7 +457,7 @@ class _Validation:
     def before(self, function, iterator):
         pass
 
-    def committed(self, steps, logs, overflows):
+    def committed(self, steps, logs, overflows, gradient_norm=None):
         self._logs = logs
         self._watch._good_test_steps += steps
 
@@ -478,16 +477,3 @@ class _Validation:
         watch.incidents.append(incident)
         investigate.tell(incident, watch.verbose)
         return "go on"
-
-
-def _fellow_callbacks(callback):
-    """Returns the callbacks of the same training, from the caller's list."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, keras.callbacks.CallbackList) and any(
-            c is callback for c in owner.callbacks
-        ):
-            return owner.callbacks
-        frame = frame.f_back
-    return []

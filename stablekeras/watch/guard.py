@@ -23,15 +23,18 @@ from stablekeras.graphs.apply_calls import (
     loss_scale,
 )
 from stablekeras.graphs.sums import half_square, presence, values
-from stablekeras.graphs.train_function import COLUMNS, is_distributed
+from stablekeras.graphs.train_function import is_distributed
 from stablekeras.graphs.xla import settled
+from stablekeras.watch.records import (
+    GRADIENT,
+    LOSS,
+    SCALE,
+    STATE,
+    SUSPECT,
+    UPDATE,
+)
 
 __all__ = ["Transaction", "is_loss"]
-
-# What tripped, as bits of the first column of the facts. SUSPECT alone: every
-# value is finite but a sum of squares overflowed; only running the update
-# shows whether the optimizer survives it.
-LOSS, GRADIENT, STATE, UPDATE, SUSPECT, SCALE = 1, 2, 4, 8, 16, 32
 
 
 def is_loss(name):
@@ -99,7 +102,7 @@ class Transaction:
 
     def _transact(self, traced):
         saved = [resources.read(v) for v in traced.written]
-        logs, loss, grads, total = traced.function()
+        logs, loss, grads, half_norm, total = traced.function()
         state = self._state_total(traced.written)
         deferred = [c for c in traced.calls if c.deferred]
         held = [
@@ -115,7 +118,7 @@ class Transaction:
         if scale is not None:  # A scale of 0 or Inf makes every gradient 0.
             sound = scale + tf.math.reciprocal(scale)
             verdict = verdict + tf.cast(sound, verdict.dtype)
-        replicas = len(_local(total))
+        figures = _figures(loss, half_norm, scale)
 
         def commit():
             def apply(*grads):
@@ -123,7 +126,7 @@ class Transaction:
                     call.run(tensors)
 
             self._per_replica(apply, held)
-            return tf.zeros((replicas, COLUMNS), tf.float32)
+            return figures
 
         def refuse():
             facts = self._measure(loss, every, total, traced)
@@ -331,6 +334,8 @@ class Transaction:
         if bits:
             for variable, value in saved:
                 variable.assign(value)
+        if not bits and not overflow:  # The gradients are still scaled.
+            sumsq /= max(before.values(), default=1.0) ** 2
         facts = tf.constant([[bits, overflow, loss, sumsq]], tf.float32)
         return facts, logs
 
@@ -350,13 +355,14 @@ class _Traced:
             grads = [c.tensors() if c.visible else [] for c in calls]
             loss = _loss_of(logs)
             counted = keras.tree.flatten(grads) if gradients_count else []
-            total = _total([half_square(values(g)) for g in counted], loss)
+            half_norm = _sum([half_square(values(g)) for g in counted])
+            total = _sum([half_norm, loss])
             if distributed:
                 # A NaN or Inf on one replica is one on all.
                 total = tf.distribute.get_replica_context().all_reduce(
                     tf.distribute.ReduceOp.SUM, total
                 )
-            return logs, loss, grads, total
+            return logs, loss, grads, half_norm, total
 
         def compute():
             with log.watching():
@@ -381,11 +387,23 @@ class _Traced:
         return result
 
 
-def _total(parts, loss):
-    parts = [*parts, loss]
+def _sum(parts):
+    if not parts:
+        return tf.constant(0.0)
     wide = any(p.dtype == tf.float64 for p in parts)
     dtype = tf.float64 if wide else tf.float32
     return tf.add_n([tf.cast(p, dtype) for p in parts])
+
+
+def _figures(loss, half_norm, scale):
+    """Returns the facts of a committed step: nothing but its figures."""
+    rows = []
+    for own_loss, own in zip(_local(loss), _local(half_norm), strict=True):
+        if scale is not None:  # The gradients are still scaled.
+            own = own / tf.cast(tf.square(scale), own.dtype)
+        own = tf.cast(own, tf.float32)
+        rows.append(tf.stack([0.0, 0.0, own_loss, own]))
+    return tf.stack(rows)
 
 
 def _loss_of(logs):

@@ -12,18 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from stablekeras.graphs import train_function
-from stablekeras.watch.records import Trip
+from stablekeras.watch.records import SUSPECT, Trip, tripped
 
 __all__ = ["WatchedFunction"]
-
-_NAMES = {
-    1: "loss",
-    2: "gradient",
-    4: "state",
-    8: "update",
-    32: "scale",
-}
-_SUSPECT = 16
 
 
 class WatchedFunction:
@@ -61,8 +52,9 @@ class WatchedFunction:
 
         Args:
             listener: Told and asked: `before(function, iterator)`,
-                `committed(steps, logs, overflows)`,
-                `trip(trip) -> "go on" | "leave"`, `fallback() -> logs`.
+                `committed(steps, logs, overflows, gradient_norm)`, the norm
+                that of the last step or `None`;
+                `trip(trip) -> "go on" | "leave"`; `fallback() -> logs`.
             permanent: Whether to stay installed after a call.
         """
         if self._listeners:
@@ -111,21 +103,25 @@ class WatchedFunction:
                 if not done:
                     raise
                 break
-            tripped = ran.facts[:, 0].any()
+            refused = ran.facts[:, 0].any()
             done += ran.good
             if ran.good:
                 logs = ran.logs
-                self._tell(listeners, ran.good, logs, ran.overflows)
-            if not tripped:
+                norm = None if refused else _gradient_norm(ran.facts)
+                for listener in listeners:
+                    listener.committed(ran.good, logs, ran.overflows, norm)
+            if not refused:
                 break
             batch = ran.batch()
             facts = ran.facts
-            if facts[:, 0].max() == _SUSPECT:
+            if facts[:, 0].max() == SUSPECT:
                 tried, tried_logs = self._trial(batch)
                 facts = tried.numpy()
                 if not facts[:, 0].any():
                     logs, done = tried_logs, done + 1
-                    self._tell(listeners, 1, logs, int(facts[:, 1].any()))
+                    overflows = int(facts[:, 1].any())
+                    for listener in listeners:
+                        listener.committed(1, logs, overflows, None)
                     continue
                 # A finite gradient whose update is not: the update is named.
                 facts[:, 2:] = ran.facts[:, 2:]
@@ -137,10 +133,6 @@ class WatchedFunction:
         if logs is None:
             logs = listeners[0].fallback()
         return logs
-
-    def _tell(self, listeners, steps, logs, overflows):
-        for listener in listeners:
-            listener.committed(steps, logs, overflows)
 
     def _python_chunk(self, iterator, remaining):
         ran = train_function.Chunk(0, None, None, None, 0)
@@ -161,6 +153,12 @@ class WatchedFunction:
         return ran
 
 
+def _gradient_norm(facts):
+    # Replicas hold a share of the gradient each; its sum is not known here.
+    norm = float(np.sqrt(2.0 * facts[0, 3])) if len(facts) == 1 else np.nan
+    return norm if np.isfinite(norm) else None
+
+
 def _trip(offset, facts, batch):
     bits = int(facts[:, 0].max())
     own = [
@@ -170,7 +168,7 @@ def _trip(offset, facts, batch):
     ]
     return Trip(
         offset=offset,
-        tripped=tuple(name for bit, name in _NAMES.items() if bits & bit),
+        tripped=tripped(bits),
         batch=keras.tree.map_structure(lambda x: x, batch),
         loss=float(facts[:, 2].mean()),
         gradient_norm=float(np.sqrt(2.0 * facts[:, 3].sum())),

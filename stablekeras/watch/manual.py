@@ -16,11 +16,16 @@ from stablekeras.graphs import resources, train_function
 from stablekeras.graphs.apply_calls import ensure_built, loss_scale
 from stablekeras.graphs.sums import half_square, presence, values
 from stablekeras.graphs.xla import under_xla
-from stablekeras.watch.records import Trip
+from stablekeras.watch.records import (
+    GRADIENT,
+    SCALE,
+    STATE,
+    UPDATE,
+    Trip,
+    tripped,
+)
 
 __all__ = ["ManualGuard"]
-
-_NAMES = ("gradient", "state", "update", "scale")
 
 
 class _LeaveBlock(BaseException):
@@ -204,10 +209,10 @@ class ManualGuard(contextlib.AbstractContextManager):
                 ):
                     v.assign(shadow)
                 bits = (
-                    tf.cast(gradient, tf.int32) * 1
-                    + tf.cast(state, tf.int32) * 2
-                    + tf.cast(update, tf.int32) * 4
-                    + tf.cast(scale, tf.int32) * 8
+                    tf.cast(gradient, tf.int32) * GRADIENT
+                    + tf.cast(state, tf.int32) * STATE
+                    + tf.cast(update, tf.int32) * UPDATE
+                    + tf.cast(scale, tf.int32) * SCALE
                 )
                 return self._report(tried, bits, sound)
 
@@ -289,9 +294,7 @@ class ManualGuard(contextlib.AbstractContextManager):
     def _refused(self, bits, step, loss, sumsq):
         trip = Trip(
             offset=0,
-            tripped=tuple(
-                name for i, name in enumerate(_NAMES) if int(bits) >> i & 1
-            ),
+            tripped=tripped(bits),
             batch=None,
             loss=float(loss),
             gradient_norm=float(np.sqrt(2.0 * sumsq)),
@@ -330,8 +333,8 @@ class _Batches:
         self._watch.before(function, iterator)
         self._step = self._guard.next_batch()
 
-    def committed(self, steps, logs, overflows):
-        self._watch.committed(steps, logs, overflows)
+    def committed(self, steps, logs, overflows, gradient_norm=None):
+        self._watch.committed(steps, logs, overflows, gradient_norm)
         self._guard._keep(self._guard._statistics())
 
     def fallback(self):

@@ -15,14 +15,44 @@ from stablekeras.graphs.statistics import TensorStats
 
 __all__ = [
     "ACTIONS",
+    "GRADIENT",
+    "LOSS",
+    "SCALE",
+    "STATE",
+    "SUSPECT",
+    "UPDATE",
     "Diagnosis",
     "Incident",
     "TensorStats",
     "Trace",
     "Trip",
+    "tripped",
 ]
 
 ACTIONS = ("stop", "skip", "rollback", "raise")
+
+# What tripped, as bits that a compiled step can hand out. SUSPECT alone: every
+# value is finite but a sum of squares overflowed; only running the update
+# shows whether the optimizer survives it.
+LOSS, GRADIENT, STATE, UPDATE, SUSPECT, SCALE = 1, 2, 4, 8, 16, 32
+
+_NAMES = {
+    LOSS: "loss",
+    GRADIENT: "gradient",
+    STATE: "state",
+    UPDATE: "update",
+    SCALE: "scale",
+}
+
+
+def tripped(bits):
+    """Returns the names of what tripped, as in `Incident.tripped`.
+
+    Args:
+        bits: A sum of `LOSS`, `GRADIENT`, `STATE`, `UPDATE`, `SCALE`, and
+            `SUSPECT`, which has no name: it is no fault yet.
+    """
+    return tuple(name for bit, name in _NAMES.items() if int(bits) & bit)
 
 
 @dataclasses.dataclass(frozen=True)

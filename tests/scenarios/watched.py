@@ -21,10 +21,10 @@ def data(seed=0, rows=BATCH * BATCHES - 3):
     return x, y
 
 
-def poisoned(x, value=np.nan):
-    """Returns `x` with one entry of one row of the bad batch replaced."""
+def poisoned(x, value=np.nan, rows=(BAD_ROW,)):
+    """Returns `x` with one entry of some rows of the bad batch replaced."""
     x = x.copy()
-    x[BATCH * BAD_BATCH + BAD_ROW, 2] = value
+    x[[BATCH * BAD_BATCH + row for row in rows], 2] = value
     return x
 
 
