@@ -61,32 +61,41 @@ def _fused(labels, logits):
     slack = 4 * finfo(keras.backend.standardize_dtype(logits.dtype)).eps
 
     @tf.custom_gradient
-    def crossentropy(y, x):
+    def of_logits(x):
         loss, slope = tf.raw_ops.SoftmaxCrossEntropyWithLogits(
-            features=x, labels=y
+            features=x, labels=labels
         )
         value = tf.cond(
             tf.reduce_all(tf.math.is_finite(loss)),
             lambda: loss,
-            lambda: _selected_product(y, x, -1),
+            lambda: _selected_product(labels, x, -1),
         )
 
         def gradient(upstream):
-            # A product reads the labels faster than a reduction of rows.
-            excess = tf.matmul(y, tf.ones((tf.shape(y)[1], 1), y.dtype)) - 1
+            # Not a product with ones: that packs a copy of the labels.
+            excess = tf.reduce_sum(labels, -1, keepdims=True) - 1
             upstream = upstream[:, None]
             # The branches do not hold the slope: its memory is used again.
             plain = upstream * slope
-            of_x = tf.cond(
+            return tf.cond(
                 tf.reduce_all(tf.abs(excess) <= slack),
                 lambda: plain,
                 lambda: plain + upstream * excess * tf.nn.softmax(x),
             )
-            return -upstream * log_softmax(x), of_x
 
         return value, gradient
 
-    return crossentropy(labels, logits)
+    @tf.custom_gradient
+    def of_labels(y):
+        def gradient(upstream):
+            return -upstream[:, None] * log_softmax(logits)
+
+        return tf.zeros_like(y[:, 0]), gradient
+
+    # A zero carries the gradient of the labels: hardly anybody asks for it,
+    # and in one function with the other it would be computed in eager mode
+    # each time, at three times the memory.
+    return of_logits(logits) + of_labels(labels)
 
 
 def sparse_crossentropy(labels, logits):
