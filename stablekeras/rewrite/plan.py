@@ -134,17 +134,40 @@ class Plan:
         )
         for op in order:
             proposal = self.proposals.get(op)
-            need = self.needs.get(id(op.outputs[0])) if op.outputs else None
-            if proposal and proposal.shielded and need and all(need):
-                self.proposals[op] = dataclasses.replace(
-                    proposal, term=proposal.shielded(need)
-                )
+            if proposal and proposal.shielded:
+                need = self.need(op)
+                if need and all(need):
+                    self.proposals[op] = dataclasses.replace(
+                        proposal, term=proposal.shielded(need)
+                    )
             taken = op in self.proposals or op in self.inner
             if op.outputs and is_float(op.outputs[0]) and not taken:
                 self._propose(op, _GUARDS)
 
         self.wide, sums = wide_ops(order, self.proposals)
         self.sums = set(sums)
+
+    def need(self, op):
+        """Returns the need of an op, see `needs`, as far as it can be told.
+
+        In `a * b` each factor is the weight of the other: once `a` looks at
+        `b`, `b` cannot look at `a`.
+        """
+        return tuple(
+            tuple(c for c in one if not self._leads_to(c.tensor, op))
+            for one in self.needs.get(id(op.outputs[0]), ())
+        )
+
+    def _leads_to(self, tensor, op):
+        seen, pending = set(), [tensor]
+        while pending:
+            tensor = pending.pop()
+            if tensor.op is op:
+                return True
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                pending += self._behind(tensor)
+        return False
 
     def _stand_in_reads(self, op):
         proposal = self.proposals.get(op)

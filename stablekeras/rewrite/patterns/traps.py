@@ -60,7 +60,7 @@ _SAFE = {
 
 
 def _trap(context, op):
-    need = context.needs.get(id(op.outputs[0]))
+    need = context.need(op)
     need = _fitting(op, need)
     if not need or not all(need):
         return None
@@ -136,7 +136,7 @@ PATTERNS = (
         ("SK404", "SK412", "SK108"),
         frozenset(_HAZARDS),
         "where(c, log(x), 0), mask * log(x), x * log(x), y * log(y / p)",
-        "where(c, log(where(c, x, 1)), 0), and likewise; 0 * log(0) is 0",
+        "where(c, log(where(c, x, 1)), 0), x * log(where(x == 0, 1, x))",
         _trap,
     ),
 )

@@ -123,3 +123,9 @@ def test_the_check_sees_another_function(monkeypatch):
     monkeypatch.setattr(native, "log_sigmoid", lambda x: wrong(x) * (1 + 1e-6))
     with pytest.raises(AssertionError):
         check(range(CHUNK))
+
+
+def test_factors_that_need_each_other():
+    """Each factor is the other's weight, and a sum to be guarded itself."""
+    rewritten, _ = check([991])
+    assert rewritten == 1
