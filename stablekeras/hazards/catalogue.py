@@ -128,7 +128,7 @@ def describe(code=None):
                 f"{entry.code} {entry.title}",
                 "",
                 f"why  {entry.why}",
-                f"fix  {entry.fix}",
+                f"fix  {entry.remedy}",
                 f"page {entry.page}",
             )
         )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stablekeras.graphs.match import Pattern
+from stablekeras.hazards.rewrites import REWRITES
 
 __all__ = ["Hazard"]
 
@@ -71,6 +72,22 @@ class Hazard:
         if found is None or not self.test(site, found):
             return None
         return found
+
+    @property
+    def rewrite(self):
+        """What `stabilize` makes of it, `before -> after`, or `None`."""
+        found = REWRITES.get(self.code)
+        return None if found is None else " -> ".join(found)
+
+    @property
+    def remedy(self):
+        """The fix, and the rewrite that does it without one."""
+        if self.rewrite is None:
+            return self.fix
+        return (
+            f"{self.fix} Or leave it as it is and decorate the function with "
+            f"@stablekeras.stabilize, which rewrites {self.rewrite}."
+        )
 
     @property
     def page(self):

@@ -167,11 +167,17 @@ def _signed_log(sign, log):
 PATTERNS = (
     Pattern(
         "log of exponentials",
-        ("SK101", "SK102", "SK103", "SK106", "SK302", "SK304"),
+        (
+            *("SK101", "SK102", "SK103", "SK104", "SK105", "SK106"),
+            *("SK212", "SK302", "SK304"),
+        ),
         frozenset({"Log"}),
-        "log(softmax(z)), log(sigmoid(z)), log(1 - p), log(sum(exp(z))), "
-        "log(1 + exp(z)), log(exp(a) - exp(b)), log(clip(p, eps, 1))",
-        "log_softmax, log_sigmoid, log1mexp, logsumexp, softplus",
+        "log(softmax(z)), log(sigmoid(z)), log(1 - sigmoid(z)), "
+        "log(1 - sigmoid(z) + eps), log(clip(softmax(z), eps, 1)), "
+        "log(sum(exp(z))), log(1 + exp(z)), log(exp(a) - exp(b)), "
+        "log(softmax(a) / softmax(b))",
+        "log_softmax(z), log_sigmoid(z), log_sigmoid(-z), logsumexp(z), "
+        "softplus(z), a + log1mexp(a - b), log_softmax(a) - log_softmax(b)",
         _log,
     ),
     Pattern(

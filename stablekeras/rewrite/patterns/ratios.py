@@ -160,7 +160,7 @@ def _overflows(x):
 PATTERNS = (
     Pattern(
         "ratio of exponentials",
-        ("SK303", "SK305", "SK306", "SK308"),
+        ("SK204", "SK303", "SK305", "SK306", "SK308"),
         frozenset(
             {
                 "RealDiv",

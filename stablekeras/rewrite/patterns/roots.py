@@ -99,7 +99,7 @@ PATTERNS = (
         ("SK401", "SK402", "SK403"),
         frozenset({"Sqrt"}),
         "sqrt(x), sqrt(sum(x ** 2)), sqrt(variance(x))",
-        "the same, with derivative 0 at 0",
+        "the same with derivative 0 at 0",
         _sqrt,
     ),
     Pattern(
@@ -107,7 +107,7 @@ PATTERNS = (
         ("SK406",),
         frozenset({"Pow"}),
         "x ** 0.5",
-        "the same, with derivative 0 at 0",
+        "the same with derivative 0 at 0",
         _power,
     ),
     Pattern(
@@ -115,7 +115,7 @@ PATTERNS = (
         ("SK402",),
         frozenset({"EuclideanNorm"}),
         "reduce_euclidean_norm(x)",
-        "the same, with derivative 0 at 0",
+        "the same with derivative 0 at 0",
         _norm,
     ),
 )
