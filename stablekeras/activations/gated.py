@@ -13,7 +13,7 @@ from stablekeras.activations.minima import through_root
 from stablekeras.ops.axes import check_axis
 from stablekeras.ops.elementary import tanh_kernel
 from stablekeras.ops.gradient import with_derivative, with_memory
-from stablekeras.ops.normal import normal_cdf, normal_density
+from stablekeras.ops.normal import cdf_value, normal_density
 from stablekeras.ops.precision import answered, to_compute
 from stablekeras.ops.sigmoids import (
     sigmoid_kernel,
@@ -30,13 +30,12 @@ _STEEP = 80.0  # exp(80) is finite in every dtype, and 1 + exp(-80) is 1
 
 def bounded(x, bound=_FLAT):
     """Clip to `[-bound, bound]`; NaN stays NaN."""
-    high = kops.full_like(x, bound)
-    return kops.where(x > bound, high, kops.where(x < -bound, -high, x))
+    return kops.clip(x, -bound, bound)
 
 
-def _gated_value(x, share):
+def _gated(x, share):
     """Compute `x * share`, 0 where `x` is `-inf`."""
-    return kops.where(x < -_FLAT, bounded(x), x) * share
+    return kops.maximum(x, -_FLAT) * share
 
 
 def _silu_slope_value(x, s):
@@ -54,7 +53,7 @@ def _silu_second(x):
 
 _silu = with_memory(
     sigmoid_value,
-    lambda x, s: kops.maximum(x, -_FLAT) * s,
+    _gated,
     _silu_slope_value,
     _silu_second,
 )
@@ -118,7 +117,7 @@ def _mish_second(x):
 
 
 _mish = with_derivative(
-    lambda x: _gated_value(x, _mish_parts(x)[0]),
+    lambda x: _gated(x, _mish_parts(x)[0]),
     with_derivative(through_root(_mish_slope_value, minima.MISH), _mish_second),
 )
 
@@ -150,8 +149,8 @@ def mish(x):
     return answered(_mish, x)
 
 
-def _gelu_slope_value(x):
-    return normal_cdf(x) + bounded(x) * normal_density(x)
+def _gelu_slope_value(x, share):
+    return share + bounded(x) * normal_density(x)
 
 
 def _gelu_second(x):
@@ -159,27 +158,28 @@ def _gelu_second(x):
     return (2 - y * y) * normal_density(y)
 
 
-_gelu = with_derivative(
-    lambda x: _gated_value(x, normal_cdf(x)),
-    with_derivative(through_root(_gelu_slope_value, minima.GELU), _gelu_second),
+_gelu = with_memory(
+    cdf_value,
+    _gated,
+    through_root(_gelu_slope_value, minima.GELU),
+    _gelu_second,
 )
 
 _ROOT = 2 * math.sqrt(2 / math.pi)
 _CUBE = 0.044715
 
 
-def _gelu_tanh_value(x):
+def _gelu_tanh_share(x):
     # (1 + tanh(u)) / 2 = sigmoid(2 u)
     y = bounded(x, 40.0)
-    u = _ROOT * y * (1 + _CUBE * y * y)
-    return _gated_value(x, sigmoid_kernel(u))
+    return sigmoid_value(_ROOT * y * (1 + _CUBE * y * y))
 
 
-def _gelu_tanh_slope(x):
+def _gelu_tanh_slope(x, share):
     y = bounded(x, 40.0)
     u = _ROOT * y * (1 + _CUBE * y * y)
     rate = _ROOT * (1 + 3 * _CUBE * y * y)
-    return sigmoid_kernel(u) * (1 + y * (sigmoid_kernel(-u) * rate))
+    return share * (1 + y * (sigmoid_value(-u) * rate))
 
 
 def _gelu_tanh_second(x):
@@ -192,11 +192,11 @@ def _gelu_tanh_second(x):
     return sigmoid_slope(u) * (2 * rate + y * turn)
 
 
-_gelu_tanh = with_derivative(
-    _gelu_tanh_value,
-    with_derivative(
-        through_root(_gelu_tanh_slope, minima.GELU_TANH), _gelu_tanh_second
-    ),
+_gelu_tanh = with_memory(
+    _gelu_tanh_share,
+    _gated,
+    through_root(_gelu_tanh_slope, minima.GELU_TANH),
+    _gelu_tanh_second,
 )
 
 

@@ -18,18 +18,19 @@ def through_root(slope, minimum):
     """Return `slope`, replaced by its series within 1/8 of the minimum.
 
     Args:
-        slope: Function of a tensor in compute precision.
+        slope: Function of a tensor in compute precision, and of what else
+            the result is given.
         minimum: One of the tables of this module.
     """
     root, series = minimum
 
-    def mended(x):
+    def mended(x, *memory):
         high, low = split(root, x)
         s = (x - high) - low
         near = kops.abs(s) < _REACH
         s = kops.where(near, s, 0.0)
         value = s * horner(series[: terms(x, 6, 14)], s)
-        return kops.where(near, value, slope(x))
+        return kops.where(near, value, slope(x, *memory))
 
     return mended
 

@@ -14,7 +14,7 @@ from stablekeras.ops.gradient import with_derivative
 from stablekeras.ops.precision import answered
 from stablekeras.ops.symbolic import stable
 
-__all__ = ["arccos", "erfinv", "lower_tail"]
+__all__ = ["arccos", "cdf_value", "erfinv", "lower_tail", "normal_density"]
 
 # (1 + 2z) exp(z**2) erfc(z) for z >= 0, a polynomial in t = (z - k)/(z + k):
 # Chebyshev interpolation at 60 digits. The error is below 7e-9 for the short
@@ -66,7 +66,7 @@ _TAIL_DOUBLE = [
 
 def lower_tail(a):
     """Compute the chance below `-a` of a standard normal, for `a >= 0`."""
-    a = kops.where(a > 40.0, 40.0, a)
+    a = kops.minimum(a, 40.0)
     z = a * math.sqrt(0.5)
     k = terms(a, 3.0, 4.0)
     t = (z - k) / (z + k)
@@ -86,12 +86,11 @@ def _density_slope(x):
 normal_density = with_derivative(_density_value, _density_slope)
 
 
-def _cdf_value(x):
+def cdf_value(x):
+    """Compute the chance below `x` of a tensor in compute precision, once."""
     low = lower_tail(kops.abs(x))
     return kops.where(x > 0, 1 - low, low)
 
-
-normal_cdf = with_derivative(_cdf_value, normal_density)
 
 # Wichura (1988), "Algorithm AS 241: The percentage points of the normal
 # distribution", routine PPND16: (numerator, denominator) of each region.
