@@ -102,7 +102,8 @@ class ClippedOptimizer(OptimizerWrapper):
         if nonfinite not in ("skip", "raise"):
             raise ValueError(
                 'nonfinite must be "skip" or "raise". '
-                f"Received: nonfinite={nonfinite!r}."
+                f'Received: nonfinite={nonfinite!r}. Pass "skip" to leave '
+                'bad steps out, "raise" to stop at the first.'
             )
         if max_consecutive_skips is not None:
             max_consecutive_skips = check_count(
@@ -205,8 +206,8 @@ class ClippedOptimizer(OptimizerWrapper):
             if not self.built:
                 raise ValueError(
                     "trainable_variables must be given to an optimizer that "
-                    "is not built. Call optimizer.build(trainable_variables) "
-                    "first."
+                    "is not built. Received: trainable_variables=None. Call "
+                    "optimizer.build(trainable_variables) first."
                 )
             variables = list(self._known_variables)
             if len(grads) != len(variables):

@@ -29,7 +29,8 @@ def check_inner(inner, wrapper_settings):
     if not isinstance(inner, keras.optimizers.Optimizer):
         raise TypeError(
             "inner_optimizer must be a keras.optimizers.Optimizer. "
-            f"Received: inner_optimizer={inner!r}."
+            f"Received: inner_optimizer={inner!r}. Pass an instance, such as "
+            "keras.optimizers.Adam(1e-3), or a name that Keras knows."
         )
     if isinstance(inner, keras.optimizers.LossScaleOptimizer):
         raise ValueError(

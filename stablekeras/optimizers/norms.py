@@ -15,19 +15,19 @@ from stablekeras.optimizers import backends
 __all__ = [
     "dtype_of_norms",
     "euclidean",
-    "sum_of_squares",
+    "half_sum_of_squares",
     "tensor_norms",
     "unit_norms",
 ]
 
 
-def sum_of_squares(x, dtype):
-    """Computes the plain sum of the squares of a tensor, in `dtype`."""
+def half_sum_of_squares(x, dtype):
+    """Computes half the plain sum of the squares of a tensor, in `dtype`."""
     x = ops.cast(backends.values_of(x), dtype)
     # Flat, as XLA sums a vector as a tree and a matrix row by row, which in
     # float32 loses a digit.
     flat = x if len(x.shape) == 1 else ops.reshape(x, (-1,))
-    return backends.sum_of_squares(flat)
+    return backends.half_sum_of_squares(flat)
 
 
 def euclidean(norms):
@@ -78,9 +78,10 @@ def tensor_norms(tensors, dtype, every_tensor=False):
         can be represented in `dtype`.
     """
     zero = ops.zeros((), dtype)
-    squares = ops.stack(
-        [zero if x is None else sum_of_squares(x, dtype) for x in tensors]
+    halves = ops.stack(
+        [zero if x is None else half_sum_of_squares(x, dtype) for x in tensors]
     )
+    squares = 2.0 * halves
     total = ops.sum(squares)
     # Below this, squares that underflowed could be seen in the result.
     smallest = 1e-140 if dtype == "float64" else 1e-20
@@ -111,7 +112,7 @@ def _scaled_norm(x, dtype):
         return ops.zeros((), dtype)
     largest = ops.max(ops.abs(x))
     scale = ops.where(largest > 0, largest, ops.ones_like(largest))
-    return scale * ops.sqrt(sum_of_squares(x / scale, dtype))
+    return scale * ops.sqrt(2.0 * half_sum_of_squares(x / scale, dtype))
 
 
 def dtype_of_norms(variables):

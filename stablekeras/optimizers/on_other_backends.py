@@ -7,16 +7,17 @@ gradient of the global batch already.
 from keras import ops
 
 __all__ = [
+    "add_to",
     "all_reduce",
     "cond",
     "do_not_convert",
+    "half_sum_of_squares",
     "indices_of",
     "map_values",
     "may_raise_here",
     "rarely",
     "share_of_replica",
     "sum_duplicates",
-    "sum_of_squares",
     "transact",
     "usable_here",
     "values_of",
@@ -65,9 +66,14 @@ def sum_duplicates(x):
     return ops.convert_to_tensor(x, sparse=False)
 
 
-def sum_of_squares(x):
-    """Computes the sum of the squares of a vector."""
-    return ops.sum(ops.square(x))
+def half_sum_of_squares(x):
+    """Computes half the sum of the squares of a vector."""
+    return 0.5 * ops.sum(ops.square(x))
+
+
+def add_to(variable, value):
+    """Adds to a variable."""
+    variable.assign_add(value)
 
 
 def may_raise_here():

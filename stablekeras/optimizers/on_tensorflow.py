@@ -3,16 +3,17 @@
 import tensorflow as tf
 
 __all__ = [
+    "add_to",
     "all_reduce",
     "cond",
     "do_not_convert",
+    "half_sum_of_squares",
     "indices_of",
     "map_values",
     "may_raise_here",
     "rarely",
     "share_of_replica",
     "sum_duplicates",
-    "sum_of_squares",
     "transact",
     "usable_here",
     "values_of",
@@ -78,9 +79,14 @@ def sum_duplicates(x):
     return tf.IndexedSlices(values, indices, shape)
 
 
-def sum_of_squares(x):
-    """Computes the sum of the squares of a vector, in one fused pass."""
-    return 2.0 * tf.nn.l2_loss(x)
+def half_sum_of_squares(x):
+    """Computes half the sum of the squares of a vector, in one fused pass."""
+    return tf.nn.l2_loss(x)
+
+
+def add_to(variable, value):
+    """Adds to a variable: one operation, where Keras reads, adds and writes."""
+    variable.value.assign_add(value)
 
 
 def usable_here(x):

@@ -5,6 +5,7 @@ import math
 from keras import ops
 
 from stablekeras.errors import NonFiniteError, TooManySkipsError
+from stablekeras.optimizers import backends
 
 __all__ = ["Tally"]
 
@@ -84,7 +85,7 @@ class Tally:
             clipped = ops.logical_and(clipped, is_update)
         self._tensor_norms.assign(tensor_norms)
         self._update_norm.assign(update_norm)
-        self._clipped.assign_add(ops.cast(clipped, self._clipped.dtype))
+        backends.add_to(self._clipped, ops.cast(clipped, self._clipped.dtype))
 
     def write_skip(self, finite, tensor_norms):
         """Writes a step that is skipped; after an error, nothing.

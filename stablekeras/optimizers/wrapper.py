@@ -157,7 +157,9 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
             store: Mapping from `"0"`, `"1"`, … to arrays.
         """
         if not self.built and len(store) > 0:
-            self._unread = {name: store[name][()] for name in store}
+            # Keras' own store has keys, but cannot be iterated over.
+            names = store.keys()
+            self._unread = {name: store[name][()] for name in names}
             return
         super().load_own_variables(store)
 

@@ -43,6 +43,7 @@ def compare(a, b, tolerance):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_replicas_equal_one_device(tmp_path):
     """Same weights, norms and skips as one device on the global batch."""

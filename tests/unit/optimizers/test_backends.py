@@ -148,6 +148,6 @@ def test_raise_names_the_step_once_it_is_known():
     v = keras.Variable(np.zeros((3, 2), "f4"), name="evil")
     optimizer = ClippedOptimizer(K.SGD(1.0), nonfinite="raise")
     optimizer.apply([ops.convert_to_tensor(STEPS[0])], [v])
-    with pytest.raises(NonFiniteError, match="step 1 .* gradient of evil"):
+    with pytest.raises(NonFiniteError, match=r"step 1 .* gradient of evil"):
         optimizer.apply([ops.convert_to_tensor(BAD)], [v])
     np.testing.assert_array_equal(arrays([v])[0], -STEPS[0])
