@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import stablekeras
+from stablekeras.demo import tasks
 
 log = tf.math.log
 RNG = np.random.default_rng(7)
@@ -82,6 +83,41 @@ def test_the_textbook_model_dies_without():
     """The scenario bites: the loss as written ends in NaN weights."""
     model, _ = trained(bad_loss, hand_sigmoid, jit_compile=False)
     assert not all(np.isfinite(w).all() for w in model.get_weights())
+
+
+@pytest.mark.parametrize("task", [tasks.cancer, tasks.digits])
+def test_the_textbook_model_is_as_accurate(task):
+    """On real data: as accurate as from logits, where it died as written."""
+    task = task()
+    activation, loss = task.by_hand
+    stable = stable_loss if len(task.train[1][0]) == 1 else stable_classes
+
+    def accuracy(loss, activation, predict):
+        model = task.model((activation, loss), jit_compile=False)
+        model.fit(*task.train, batch_size=32, epochs=20, verbose=0)
+        finite = all(np.isfinite(w).all() for w in model.get_weights())
+        predicted = predict(model(task.test[0], training=False).numpy())
+        return finite, np.mean(predicted == predict(task.test[1]))
+
+    def from_chances(p):
+        return p > 0.5 if p.shape[-1] == 1 else p.argmax(-1)
+
+    def from_logits(z):
+        # Labels, which are 0 and 1, come here as well.
+        if z.shape[-1] > 1:
+            return z.argmax(-1)
+        return z > 0.0
+
+    _, wanted = accuracy(stable, None, from_logits)
+    finite, found = accuracy(
+        stablekeras.stabilize(loss), activation, from_chances
+    )
+    assert finite
+    assert wanted > 0.8
+    assert found == pytest.approx(wanted, abs=0.01)
+    finite, died = accuracy(loss, activation, from_chances)
+    assert not finite
+    assert died < wanted - 0.2
 
 
 @pytest.mark.parametrize("activation", ["softmax", hand_softmax, tf.nn.softmax])
