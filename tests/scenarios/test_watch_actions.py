@@ -180,7 +180,11 @@ SCHEDULE = keras.optimizers.schedules.ExponentialDecay
     ("make", "rate"),
     [
         (lambda rate: keras.optimizers.SGD(rate), 0.05),
-        (lambda rate: keras.optimizers.SGD(SCHEDULE(rate, 1000, 0.9)), 0.05),
+        pytest.param(
+            lambda rate: keras.optimizers.SGD(SCHEDULE(rate, 1000, 0.9)),
+            0.05,
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["constant", "schedule"],
 )

@@ -1,5 +1,7 @@
 """The guard holds in every way a Keras model can be trained."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -57,7 +59,7 @@ def test_dict_inputs_and_sample_weights():
     assert differing(state(model), state(clean)) == []
 
 
-@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("steps", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_the_last_short_batch_is_guarded(steps):
     """A bad row in the ragged last batch of a partial chunk is caught."""
     x, y = data()
@@ -185,7 +187,10 @@ def test_train_on_batch():
     )
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph", "jit"])
+@pytest.mark.parametrize(
+    "mode",
+    ["eager", "graph", pytest.param("jit", marks=pytest.mark.slow)],
+)
 def test_a_hand_written_loop(mode):
     """Inside `guard`, a bad `apply_gradients` leaves no trace."""
     x, y = data()
@@ -289,17 +294,16 @@ HEALTHY = {
 }
 
 
-QUICK = ("mask", "sigmoid")
+QUICK = (("mask", "adam"), ("sigmoid", "rmsprop"))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop", "adamw"])
 @pytest.mark.parametrize(
-    "kind",
+    ("kind", "optimizer"),
     [
-        pytest.param(
-            k, marks=() if k in ("mask", "sigmoid") else pytest.mark.slow
+        pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow)
+        for pair in itertools.product(
+            HEALTHY, ("sgd", "adam", "rmsprop", "adamw")
         )
-        for k in HEALTHY
     ],
 )
 def test_healthy_trainings_raise_no_alarm(kind, optimizer):

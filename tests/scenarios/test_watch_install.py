@@ -34,9 +34,19 @@ class Bomb(keras.callbacks.Callback):
         setattr(self, hook, explode)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt()])
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("hook", ["on_train_batch_begin", "on_train_batch_end"])
+BEGIN, END = "on_train_batch_begin", "on_train_batch_end"
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("hook", "first", "error"),
+    [
+        (BEGIN, True, RuntimeError("no")),
+        (BEGIN, False, KeyboardInterrupt()),
+        pytest.param(END, False, RuntimeError("no"), marks=slow),
+        (END, True, KeyboardInterrupt()),
+    ],
+)
 def test_an_exception_leaves_nothing_behind(hook, first, error):
     """After it, `fit` without a watch is Keras' own."""
     x, y = data()
@@ -123,7 +133,7 @@ def test_two_watches_both_see_the_incident():
     assert len(history.history["loss"]) == 1
 
 
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("first", [True, pytest.param(False, marks=slow)])
 def test_beside_other_callbacks(first, tmp_path):
     """In any order, with what users run, the result is the same."""
     x, y = data()
