@@ -8,10 +8,25 @@ from stablekeras.losses.inputs import prepare, same_rank
 from stablekeras.losses.kernels import huber_terms
 from stablekeras.losses.reduction import mean
 from stablekeras.losses.wrapper import LossFunctionWrapper
-from stablekeras.ops.sigmoids import log_cosh as stable_log_cosh
+from stablekeras.ops.elementary import tanh_kernel
+from stablekeras.ops.gradient import with_derivative
+from stablekeras.ops.sigmoids import log_cosh_kernel, sigmoid_slope
 from stablekeras.ops.symbolic import stable
 
 __all__ = ["Huber", "LogCosh", "huber", "log_cosh"]
+
+
+# The backends' float32 tanh is within 5.6 ULP, and a third of the cost of the
+# kernel of `stablekeras.ops`; 1 - tanh(x)**2 would cancel.
+_quick_tanh = with_derivative(kops.tanh, lambda x: 4 * sigmoid_slope(2 * x))
+
+
+def _log_cosh_slope(x):
+    wide = keras.backend.standardize_dtype(x.dtype) == "float64"
+    return tanh_kernel(x) if wide else _quick_tanh(x)
+
+
+_log_cosh = with_derivative(log_cosh_kernel, _log_cosh_slope)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
@@ -85,7 +100,7 @@ def log_cosh(y_true, y_pred):
     """
     y_true, y_pred, dtype = prepare(y_true, y_pred)
     y_true, y_pred = same_rank(y_true, y_pred)
-    values = stable_log_cosh(y_pred - y_true)
+    values = _log_cosh(y_pred - y_true)
 
     def rescaled(scale):
         half = kops.abs(0.5 * y_pred - 0.5 * y_true)

@@ -69,20 +69,19 @@ def log_sigmoid_kernel(x):
     return -softplus_kernel(-x)
 
 
-# sinh(h) = h + h**3 / 3! + ...
-_SINH = [1 / math.factorial(2 * k + 1) for k in range(9)]
+# cosh(x) = 1 + x**2 / 2! + x**4 / 4! + ...
+_COSH = [1 / math.factorial(2 * k) for k in range(1, 11)]
 
 
 def _log_cosh_value(x):
     a = kops.abs(x)
     near = a < 1
-    # cosh(x) = 1 + 2 sinh(x / 2)**2
-    h = kops.where(near, 0.5 * a, 0.0)
-    z = h * h
-    s = h + h * (z * horner(_SINH[1 : terms(x, 4, 8)], z))
-    small = kops.log1p(2 * s * s)
-    large = (a - math.log(2.0)) + kops.log1p(kops.exp(-2 * a))
-    return kops.where(near, small, large)
+    z = a * a
+    # One logarithm for both: log(1 + (cosh(a) - 1)), and far from 0
+    # log(1 + exp(-2 a)) + a - log(2). No gradient passes the branch not taken.
+    rest = z * horner(_COSH[: terms(x, 5, 10)], z)
+    log = kops.log1p(kops.where(near, rest, kops.exp(-2 * a)))
+    return log + kops.where(near, 0.0, a - math.log(2.0))
 
 
 log_cosh_kernel = with_derivative(_log_cosh_value, tanh_kernel)
