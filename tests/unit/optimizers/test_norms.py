@@ -68,3 +68,16 @@ def test_unit_norms_agree_with_float64(scale):
     x = x.astype("float32")
     exact = np.linalg.norm(x.astype("float64"), axis=0, keepdims=True)
     np.testing.assert_allclose(norms.unit_norms(x, (0,)), exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_long_vectors_of_equal_entries_keep_their_norm(jit_compile):
+    """Rounding errors that all point the same way do not add up."""
+    x = np.full(3_000_000, 0.3, "float32")
+
+    def compute(x):
+        return norms.tensor_norms([x], "float32")[1]
+
+    norm = tf.function(compute, jit_compile=jit_compile)(tf.constant(x))
+    exact = np.linalg.norm(x.astype("float64"))
+    assert float(norm) == pytest.approx(exact, rel=1e-6)
