@@ -14,7 +14,7 @@ from stablekeras.ops.axes import check_axis
 from stablekeras.ops.elementary import tanh_kernel
 from stablekeras.ops.gradient import with_derivative, with_memory
 from stablekeras.ops.normal import cdf_value, normal_density
-from stablekeras.ops.precision import answered, to_compute
+from stablekeras.ops.precision import answered, at_least, to_compute
 from stablekeras.ops.sigmoids import (
     sigmoid_kernel,
     sigmoid_slope,
@@ -35,7 +35,7 @@ def bounded(x, bound=_FLAT):
 
 def _gated(x, share):
     """Compute `x * share`, 0 where `x` is `-inf`."""
-    return kops.maximum(x, -_FLAT) * share
+    return at_least(x, -_FLAT) * share
 
 
 def _silu_slope_value(x, s):

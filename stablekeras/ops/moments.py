@@ -34,6 +34,8 @@ def _reduced(value, pullback, x, axis, keepdims):
     out = with_pullback(value, pullback)(x)
     if not keepdims:
         out = kops.sum(out, axis=axis)  # over dimensions of size one
+    elif axis is None:  # torch has dropped them
+        out = kops.reshape(out, (1,) * len(x.shape))
     return kops.cast(out, dtype)
 
 

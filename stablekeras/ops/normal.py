@@ -11,7 +11,7 @@ from keras import ops as kops
 
 from stablekeras.ops.elementary import horner, terms
 from stablekeras.ops.gradient import with_derivative
-from stablekeras.ops.precision import answered
+from stablekeras.ops.precision import answered, at_most
 from stablekeras.ops.symbolic import stable
 
 __all__ = ["arccos", "cdf_value", "erfinv", "lower_tail", "normal_density"]
@@ -66,7 +66,7 @@ _TAIL_DOUBLE = [
 
 def lower_tail(a):
     """Compute the chance below `-a` of a standard normal, for `a >= 0`."""
-    a = kops.minimum(a, 40.0)
+    a = at_most(a, 40.0)
     z = a * math.sqrt(0.5)
     k = terms(a, 3.0, 4.0)
     t = (z - k) / (z + k)

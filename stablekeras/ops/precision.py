@@ -5,11 +5,15 @@ float64 for float64 and in float32 for everything else, so that a 16-bit
 result is rounded once, at the end.
 """
 
+import math
+
 import keras
 from keras import ops as kops
 
 __all__ = [
     "answered",
+    "at_least",
+    "at_most",
     "compute_dtype",
     "finfo",
     "result_dtype",
@@ -23,6 +27,9 @@ _LIMITS = {
     "float32": (2.0**-23, 2.0**-126, (2 - 2.0**-23) * 2.0**127),
     "float64": (2.0**-52, 2.0**-1022, (2 - 2.0**-52) * 2.0**1023),
 }
+
+# Keras' minimum and maximum round float64 to float32 on torch.
+_TORCH = keras.backend.backend() == "torch"
 
 # Weakly typed: they follow the tensors they meet.
 _SCALARS = (bool, int, float)
@@ -78,6 +85,20 @@ def result_dtype(*xs):
 def compute_dtype(dtype):
     """Return `"float64"` for float64 and `"float32"` for all others."""
     return "float64" if dtype == "float64" else "float32"
+
+
+def at_most(x, number):
+    """Compute `min(x, number)`; NaN stays NaN."""
+    if _TORCH:
+        return kops.clip(x, -math.inf, number)
+    return kops.minimum(x, number)
+
+
+def at_least(x, number):
+    """Compute `max(x, number)`; NaN stays NaN."""
+    if _TORCH:
+        return kops.clip(x, number, math.inf)
+    return kops.maximum(x, number)
 
 
 def to_compute(*xs):

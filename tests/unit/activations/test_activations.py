@@ -9,6 +9,8 @@ import pytest
 from stablekeras import activations
 from tests.unit.ops.calculus import INF, NAN, slope, value
 
+pytestmark = pytest.mark.backends
+
 NAMES = [
     n
     for n in activations.__all__

@@ -6,6 +6,8 @@ import pytest
 
 from stablekeras import activations
 
+pytestmark = pytest.mark.backends
+
 NAMES = [
     n
     for n in activations.__all__

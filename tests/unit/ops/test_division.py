@@ -7,6 +7,8 @@ import pytest
 from stablekeras import ops
 from tests.unit.ops.calculus import INF, NAN, slope, value
 
+pytestmark = pytest.mark.backends
+
 
 def test_division_by_zero_is_zero_with_gradient_zero():
     """Value and both gradients are 0 where the denominator is."""

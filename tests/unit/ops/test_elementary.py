@@ -9,6 +9,8 @@ from stablekeras import ops
 from stablekeras.ops.elementary import _COTH, horner, split
 from tests.unit.ops.calculus import value
 
+pytestmark = pytest.mark.backends
+
 
 def test_the_series_of_x_coth_x_starts_as_in_the_books():
     """1/3, -1/45, 2/945: Bernoulli numbers."""

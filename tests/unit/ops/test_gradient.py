@@ -1,11 +1,14 @@
 """Given derivatives: first, second, and of what was not selected."""
 
 import numpy as np
+import pytest
 from keras import ops as kops
 
 from stablekeras.ops.gradient import with_derivative, with_pullback
 from tests.accuracy.backends import derivatives
 from tests.unit.ops.calculus import slope
+
+pytestmark = pytest.mark.backends
 
 
 def test_the_given_derivative_is_the_gradient():

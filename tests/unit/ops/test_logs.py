@@ -7,6 +7,8 @@ from stablekeras import ops
 from tests.accuracy.backends import derivatives
 from tests.unit.ops.calculus import INF, NAN, slope, value
 
+pytestmark = pytest.mark.backends
+
 FLOOR = 2.0**-46  # the square of float32's epsilon
 
 

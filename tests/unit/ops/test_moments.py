@@ -6,6 +6,8 @@ import pytest
 from stablekeras import ops
 from tests.unit.ops.calculus import slope, value
 
+pytestmark = pytest.mark.backends
+
 
 def _std(x):
     return ops.std(x, axis=-1)

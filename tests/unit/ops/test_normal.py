@@ -10,6 +10,8 @@ from stablekeras.ops.normal import lower_tail
 from tests.accuracy.backends import DTYPES
 from tests.unit.ops.calculus import INF, NAN, value
 
+pytestmark = pytest.mark.backends
+
 
 @pytest.mark.parametrize(
     ("dtype", "relative"), [("float32", 1e-6), ("float64", 1e-14)]

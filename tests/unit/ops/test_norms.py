@@ -7,6 +7,8 @@ import pytest
 from stablekeras import ops
 from tests.unit.ops.calculus import INF, slope, value
 
+pytestmark = pytest.mark.backends
+
 SIZES = [1e-30, 1.0, 1e30]
 
 

@@ -7,6 +7,8 @@ import pytest
 from stablekeras import ops
 from tests.unit.ops.calculus import INF, NAN, slope, value
 
+pytestmark = pytest.mark.backends
+
 
 @pytest.mark.parametrize(
     ("function", "x", "expected"),

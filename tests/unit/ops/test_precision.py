@@ -6,6 +6,8 @@ import pytest
 from stablekeras import ops
 from stablekeras.ops.precision import compute_dtype, finfo
 
+pytestmark = pytest.mark.backends
+
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_limits_are_those_of_numpy(dtype):

@@ -7,6 +7,8 @@ import pytest
 
 from stablekeras import ops
 
+pytestmark = pytest.mark.backends
+
 DESIGN = [
     "clamped_log",
     "log1mexp",

@@ -6,6 +6,8 @@ import pytest
 from stablekeras import ops
 from tests.unit.ops.calculus import INF, NAN, slope, value
 
+pytestmark = pytest.mark.backends
+
 FULL = np.array([[1.0, 2.0, 3.0]])
 
 

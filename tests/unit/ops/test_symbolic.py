@@ -7,6 +7,8 @@ import pytest
 from stablekeras import activations, ops
 from stablekeras.ops.symbolic import StableOperation
 
+pytestmark = pytest.mark.backends
+
 
 def _model():
     x = keras.Input((3,))
