@@ -55,7 +55,9 @@ def wide(digits):
     return train("float32", losses.SparseCategoricalCrossentropy(), digits)
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(
+    "jit", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_float16_head_trains_like_its_float32_twin(digits, wide, jit):
     """The loss scale holds, and the accuracy is that of float32."""
     accuracy, scale, _ = train(
