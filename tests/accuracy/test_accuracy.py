@@ -67,7 +67,7 @@ def _quick():
             )
 
 
-@pytest.mark.parametrize(("index", "mode"), _quick())
+@pytest.mark.parametrize(("index", "mode"), [*_quick()])
 def test_reduced_grid_keeps_the_contract(index, mode):
     """The function is within the contract on a compact grid."""
     _check(index, SHORT, mode)
