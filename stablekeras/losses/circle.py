@@ -6,7 +6,7 @@ import keras
 from keras import ops as kops
 
 from stablekeras.losses.checks import check_not_negative, check_positive
-from stablekeras.losses.inputs import prepare, set_keras_mask
+from stablekeras.losses.inputs import prepare, set_keras_mask, widest_integers
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops import logsumexp, softplus
 from stablekeras.ops.symbolic import stable
@@ -71,7 +71,7 @@ def circle(
 
 
 def _labels(x):
-    x = kops.cast(kops.convert_to_tensor(x), "int64")
+    x = kops.cast(kops.convert_to_tensor(x), widest_integers())
     return kops.reshape(x, (-1,))
 
 

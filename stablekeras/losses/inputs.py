@@ -7,6 +7,7 @@ of its origin: the logits it was made from and the mask it carries.
 
 import contextlib
 
+import keras
 from keras import ops as kops
 
 from stablekeras.ops.precision import compute_dtype, result_dtype
@@ -18,6 +19,7 @@ __all__ = [
     "same_rank",
     "same_shape",
     "set_keras_mask",
+    "widest_integers",
 ]
 
 # The attributes through which Keras' activations and layers speak to losses.
@@ -105,3 +107,12 @@ def same_shape(y_true, y_pred):
             f"Received: y_true.shape={true}, y_pred.shape={pred}. "
             "Reshape the labels, or use a sparse loss for class numbers."
         )
+
+
+def widest_integers():
+    """Returns the widest integers: JAX has no int64 unless it is asked for."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return "int64" if jax.config.jax_enable_x64 else "int32"
+    return "int64"

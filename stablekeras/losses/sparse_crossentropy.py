@@ -6,7 +6,11 @@ from keras import ops as kops
 from stablekeras.losses.categorical_crossentropy import z_term
 from stablekeras.losses.checks import check_axis, check_not_negative
 from stablekeras.losses.fused import sparse_crossentropy
-from stablekeras.losses.inputs import prepare, set_keras_mask
+from stablekeras.losses.inputs import (
+    prepare,
+    set_keras_mask,
+    widest_integers,
+)
 from stablekeras.losses.kernels import clamp_floor
 from stablekeras.losses.logits import logits_of
 from stablekeras.losses.origin import cast_probabilities, select
@@ -23,7 +27,7 @@ __all__ = [
 
 
 def class_numbers(y_true, rank, axis):
-    """Returns class numbers as int64, without a class axis of length 1.
+    """Returns class numbers as integers, without a class axis of length 1.
 
     Integers stay whole, whatever the dtype of the predictions.
 
@@ -35,7 +39,7 @@ def class_numbers(y_true, rank, axis):
     y_true = kops.convert_to_tensor(y_true)
     if len(y_true.shape) == rank and y_true.shape[axis] == 1:
         y_true = kops.squeeze(y_true, axis=axis)
-    return kops.cast(y_true, "int64")
+    return kops.cast(y_true, widest_integers())
 
 
 def pick(values, labels):
@@ -44,7 +48,9 @@ def pick(values, labels):
     A label out of range gives NaN, or an error in eager mode on the CPU.
     """
     classes = kops.shape(values)[-1]
-    valid = kops.logical_and(labels >= 0, labels < kops.cast(classes, "int64"))
+    valid = kops.logical_and(
+        labels >= 0, labels < kops.cast(classes, labels.dtype)
+    )
     if keras.config.backend() == "tensorflow":
         import tensorflow as tf
 
