@@ -11,7 +11,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export CUDA_VISIBLE_DEVICES ?= -1
 export TF_ENABLE_ONEDNN_OPTS ?= 0
 
-.PHONY: demo test check lint types test-all test-floor test-backends \
+.PHONY: demo test check lint types test-slow test-floor test-backends \
     wheel docs bench clean
 
 demo: $(VENV)/.demo
@@ -20,7 +20,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(PYTEST) -m "not slow"
 
-check: lint types docs test-all wheel test-floor test-backends
+check: lint types docs test wheel test-floor test-backends
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -29,8 +29,9 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-test-all: $(VENV)/.dev
-	$(PYTEST)
+# The long campaigns: thousands of programs, faults and mutated files.
+test-slow: $(VENV)/.dev
+	$(PYTEST) -m slow
 
 # The wheel as a user gets it: installed alone, imported outside the checkout.
 wheel: $(VENV)/.dev
