@@ -108,6 +108,11 @@ def main(arguments):
             for w in model.get_weights()
         ),
         "values": [values(v) for v in variables],
+        # What all workers must agree on; BatchNorm statistics are each's own.
+        "shared": [
+            values(v)
+            for v in [*model.trainable_variables, *model.optimizer.variables]
+        ],
     }
     print("RESULT " + json.dumps(result), flush=True)
 

@@ -76,7 +76,6 @@ def _training(number):
     kinds = list(KINDS)
     kind = kinds[number % len(kinds)]
     optimizer = OPTIMIZERS[number % len(OPTIMIZERS)]
-    # float16 would make an Inf of exp already in the layer's own cast.
     precision = ("float32", "mixed_float16", "mixed_bfloat16")[number % 3]
     return kind, optimizer, precision, 1 + 2 * (number % 2)
 
@@ -98,7 +97,7 @@ def _run(number):
         if precision == "mixed_float16":
             # High, so that the search has to come down.
             optimizer = keras.optimizers.LossScaleOptimizer(
-                optimizer, initial_scale=2.0**22
+                optimizer, initial_scale=2.0**24
             )
         model.compile(
             optimizer,
@@ -122,21 +121,15 @@ def _run(number):
 
 
 @pytest.mark.slow
-def test_fifty_healthy_trainings_raise_no_alarm():
-    """0 incidents; the loss-scale search is counted as what it is."""
-    alarms, overflows = {}, 0
-    for number in range(TRAININGS):
-        watching, history, model = _run(number)
-        if watching.incidents:
-            alarms[number, *_training(number)] = str(
-                watching.incidents[0].diagnosis
-            )
-        overflows += watching.overflows
-        assert np.isfinite(history.history["loss"]).all(), number
-        assert all(np.isfinite(w).all() for w in model.get_weights()), number
-        keras.backend.clear_session()
-    assert alarms == {}
-    assert overflows > 0
+@pytest.mark.parametrize("number", range(TRAININGS))
+def test_a_healthy_training_raises_no_alarm(number):
+    """No incident; the loss-scale search is counted as what it is."""
+    watching, history, model = _run(number)
+    assert [str(i.diagnosis) for i in watching.incidents] == []
+    assert np.isfinite(history.history["loss"]).all()
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+    searched = _training(number)[2] == "mixed_float16"
+    assert (watching.overflows > 0) == searched
 
 
 def test_the_mixes_are_the_ones_that_matter():

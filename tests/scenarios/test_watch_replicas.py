@@ -86,6 +86,6 @@ def test_two_workers_skip_together():
         ]
         assert worker["iterations"] == 2 * (STEPS - 1)
         assert worker["loss"] == clean[0]["loss"]
-    # BatchNorm statistics, each worker's own, come before the optimizer's.
+    assert bad[0]["shared"] == bad[1]["shared"]
     assert bad[0]["values"] == clean[0]["values"]
     assert bad[1]["values"] == clean[1]["values"]
