@@ -50,6 +50,16 @@ def identical(a, b):
     return all(x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True))
 
 
+def muon_runs():
+    """Whether the Muon of this Keras can be applied at all: 3.12's cannot."""
+    v = keras.Variable(np.ones((3, 2), "f4"))
+    try:
+        K.Muon(0.1).apply([tf.ones((3, 2))], [v])
+    except AttributeError:
+        return False
+    return True
+
+
 def modes(quick):
     """Returns pairs of name and `jit_compile`; all but the quick are slow."""
     return [
@@ -64,6 +74,8 @@ def modes(quick):
 @pytest.mark.parametrize(("name", "jit_compile"), modes("adam"))
 def test_bad_steps_are_as_if_they_had_not_been(name, jit_compile):
     """A run with bad steps ends bit-identical to a run without them."""
+    if name == "muon" and not muon_runs():
+        pytest.skip("the bare Muon of this Keras fails on TensorFlow")
     rng = np.random.default_rng(0)
     steps = [
         [
