@@ -41,6 +41,14 @@ def wrapping(cls):
 CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
 
 
+def pytest_configure():
+    """Wraps what is reached as `optimizers.Adam`, before tests are imported."""
+    package = importlib.import_module("keras.src.optimizers")
+    for name in MODULES.values():
+        if hasattr(package, name):
+            setattr(package, name, wrapping(getattr(package, name)))
+
+
 def pytest_collection_modifyitems(items):
     """Replaces the class a test module imported by its wrapping function."""
     for module in {item.module for item in items}:
