@@ -43,18 +43,11 @@ def draw(pages, path):
         axes[0][column].set_title(f"{name}, unscaled features")
     axes[0][0].set_ylabel("loss of the step (bold: mean of 21)")
     axes[1][0].set_ylabel("norm of the gradient, before clipping")
-    marks = (
-        {"marker": "x", "color": _COLOURS[0]},
-        {
-            "marker": "o",
-            "color": _COLOURS[1],
-            "markerfacecolor": "none",
-        },
-    )
     handles, labels = axes[0][0].get_legend_handles_labels()
-    handles += [
-        plt.Line2D([], [], linestyle="", markersize=9, **mark) for mark in marks
-    ]
+    for marker, colour in zip("xo", _COLOURS, strict=False):
+        handles += axes[0][0].plot(
+            [], [], marker, color=colour, markersize=9, markerfacecolor="none"
+        )
     labels += ["weights become NaN", "step caught, not applied"]
     figure.legend(handles, labels, loc="lower center", ncol=3, frameon=False)
     figure.tight_layout(rect=(0, 0.08, 1, 1))

@@ -179,5 +179,7 @@ def _read_member(archive, member):
         count *= n
     if count * dtype.itemsize != len(body):
         raise ValueError(f"{len(body)} bytes for shape {shape} of {dtype}")
-    order = "F" if fortran else "C"
-    return np.frombuffer(body, dtype).reshape(shape, order=order).copy()
+    values = np.frombuffer(body, dtype)
+    if fortran:
+        return values.reshape(shape[::-1]).T.copy()
+    return values.reshape(shape).copy()
