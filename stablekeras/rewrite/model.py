@@ -6,8 +6,9 @@ import warnings
 import keras
 import tensorflow as tf
 
-from stablekeras.graphs.emit import current_graph, recording
+from stablekeras.graphs.emit import current_graph
 from stablekeras.rewrite.plan import rewrite
+from stablekeras.rewrite.tapes import before_derivatives
 
 __all__ = ["stabilize_model"]
 
@@ -43,18 +44,8 @@ def stabilize_model(model):
     def stable_step(*args, **kwargs):
         if current_graph() is None:
             return train_step(*args, **kwargs)
-        original = tf.GradientTape.gradient
-
-        def gradient(tape, target, sources, *more, **options):
-            with recording(tape):
-                target = _stable(model, rewrites, target)
-            return original(tape, target, sources, *more, **options)
-
-        tf.GradientTape.gradient = gradient
-        try:
+        with before_derivatives(lambda loss: _stable(model, rewrites, loss)):
             return train_step(*args, **kwargs)
-        finally:
-            tf.GradientTape.gradient = original
 
     object.__setattr__(model, "compute_loss", stable_loss)
     object.__setattr__(model, "train_step", stable_step)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from stablekeras.graphs.emit import as_written, current_graph, transparent
 from stablekeras.rewrite.model import stabilize_model
 from stablekeras.rewrite.plan import rewrite
+from stablekeras.rewrite.tapes import before_derivatives
 
 __all__ = ["stabilize"]
 
@@ -111,12 +112,17 @@ class _Stabilizer:
 
     def _in_graph(self, graph, args, kwargs, fn):
         first = len(graph.get_operations())
-        result = fn(*args, **kwargs)
-        try:
-            return self._stable(graph, first, args, kwargs, result)
-        except Exception as error:
-            self._warn(f"its graph could not be rewritten: {error!r}")
-            return result
+
+        def stable(result):
+            try:
+                return self._stable(graph, first, args, kwargs, result)
+            except Exception as error:
+                self._warn(f"its graph could not be rewritten: {error!r}")
+                return result
+
+        with before_derivatives(stable):
+            result = fn(*args, **kwargs)
+        return stable(result)
 
     def _stable(self, graph, first, args, kwargs, result):
         flat = tf.nest.flatten(result, expand_composites=True)

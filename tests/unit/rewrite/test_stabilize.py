@@ -308,6 +308,28 @@ def test_inner_tapes_see_the_original():
     np.testing.assert_allclose(penalty(z), np.sum(np.cos([0.1, 0.5]) ** 2))
 
 
+@pytest.mark.parametrize("wrap", [lambda fn: fn, tf.function])
+def test_an_inner_tape_differentiates_the_stand_in(wrap):
+    """A step with its own tape is rewritten before it is differentiated."""
+
+    def step(z, y):
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            e = tf.exp(z)
+            p = e / tf.reduce_sum(e, -1, keepdims=True)
+            loss = -tf.reduce_sum(y * log(p))
+        return loss, tape.gradient(loss, z)
+
+    z = tf.constant([[-200.0, 0.0, 300.0]])
+    y = tf.constant([[1.0, 0.0, 0.0]])
+    stable = stablekeras.stabilize(step)
+    loss, slope = wrap(stable)(z, y)
+    assert loss.numpy() == 500.0
+    np.testing.assert_allclose(slope, [[-1.0, 0.0, 1.0]], atol=1e-7)
+    assert [found.code for found in stable.rewrites] == ["SK101"]
+    assert not np.isfinite(wrap(step)(z, y)[1]).all()
+
+
 def test_a_check_sees_what_is_computed():
     """`check_numerics` behind a replaced formula does not raise for it."""
 
