@@ -38,6 +38,11 @@ class NaNWatch(keras.callbacks.Callback):
     it was. The failing batch is run again to say why. Between steps the
     model is the user's own; nothing stays installed.
 
+    The logs of an epoch get `nonfinite_steps`, the number of refused steps,
+    and with a `ClippedOptimizer` what it did: `grad_norm`, `clip_rate` and
+    `skipped_steps`, in which the steps skipped by this watch are counted too.
+    What a step logs itself under such a name stays.
+
     Args:
         action: What to do about such a step. `"stop"` ends the training
             cleanly with the state before the step; `"skip"` goes on as if
