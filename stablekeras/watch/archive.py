@@ -119,9 +119,13 @@ def _extended(name, stored):
 
 def write_arrays(path, arrays):
     """Writes a list of arrays to an uncompressed `.npz`."""
-    np.savez(
-        path, allow_pickle=False, **{str(i): a for i, a in enumerate(arrays)}
-    )
+    # numpy before 2.2 takes savez(allow_pickle=False) for one more array.
+    with zipfile.ZipFile(path, "w") as archive:
+        for i, array in enumerate(arrays):
+            with archive.open(f"{i}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(
+                    member, np.asanyarray(array), allow_pickle=False
+                )
 
 
 def read_arrays(path, max_bytes):
