@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from stablekeras.rewrite.linear import Linear, log_sigmoid, log_sum, plain
+from stablekeras.rewrite.linear import Linear, log_sigmoid, plain
+from stablekeras.rewrite.totals import log_total
 
 __all__ = ["ExponentsMixin"]
 
@@ -57,9 +58,7 @@ class ExponentsMixin:
             return log_sigmoid(z.times(-1.0)).times(-1.0)
         if op.type == "LogSoftmax" and tensor.shape.rank is not None:
             z = self.linear(op.inputs[0], depth + 1)
-            axes = (tensor.shape.rank - 1,)
-            total = log_sum(z, axes, True, self.constant_along(axes))
-            return z.plus(total, -1.0)
+            return z.plus(log_total(self, z, op.inputs[0]), -1.0)
         return None
 
     def constant_along(self, axes):

@@ -12,13 +12,14 @@ import tensorflow as tf
 
 from stablekeras.rewrite.exponents import ExponentsMixin
 from stablekeras.rewrite.factor import Factor, product, quotient, spread
-from stablekeras.rewrite.linear import Atom, Linear, log_sigmoid, log_sum
+from stablekeras.rewrite.linear import Atom, Linear, log_sigmoid
 from stablekeras.rewrite.moves import MOVES, MovesMixin
 from stablekeras.rewrite.reading import is_float
 from stablekeras.rewrite.special import log_erfc_of
 from stablekeras.rewrite.terms import Leaf, Term, raw
 from stablekeras.rewrite.totals import (
     GUARD,
+    log_total,
     matrix_product,
     total,
     total_along,
@@ -81,9 +82,7 @@ class Factors(MovesMixin, ExponentsMixin):
 
     def _Softmax(self, op):
         z = self.linear(op.inputs[0])
-        rank = op.inputs[0].shape.rank
-        axes = (-1,) if rank is None else (rank - 1,)
-        total = log_sum(z, axes, True, self.constant_along(axes))
+        total = log_total(self, z, op.inputs[0])
         return Factor(None, z.plus(total, -1.0))
 
     def _Erfc(self, op):

@@ -21,7 +21,14 @@ from stablekeras.rewrite.special import (
 )
 from stablekeras.rewrite.terms import Leaf, Number, Term, moved, raw
 
-__all__ = ["GUARD", "complement", "matrix_product", "total", "total_along"]
+__all__ = [
+    "GUARD",
+    "complement",
+    "log_total",
+    "matrix_product",
+    "total",
+    "total_along",
+]
 
 # A bound or an added constant up to this is a guard against log(0).
 GUARD = 1e-5
@@ -325,6 +332,28 @@ def total_along(factors, op, kind):
     if not keep:
         shift = Term(lambda m: tf.squeeze(m, axes), (top,), "{0}")
     return Factor(weight, _shift(shift).linear().plus(mean, -1.0), base.guarded)
+
+
+def log_total(factors, z, tensor):
+    """Returns `log(sum(exp(z)))` along the last axis of a softmax's input.
+
+    Args:
+        factors: The `Factors`.
+        z: The input as a `Linear`. It may lack entries that the tensor has:
+            zeros that were added only to repeat it.
+        tensor: The input.
+    """
+    source = factors.reading.source(tensor)
+    rank = tensor.shape.rank
+    axes = (-1,) if rank is None else (rank - 1,)
+    return log_sum(
+        z,
+        axes,
+        True,
+        factors.constant_along(axes),
+        lambda term: spread(term, source),
+        _has_shape(z, source, axes),
+    )
 
 
 def _has_shape(log, source, axes):

@@ -130,3 +130,8 @@ def test_factors_that_need_each_other():
     """Each factor is the other's weight, and a sum to be guarded itself."""
     rewritten, _ = check([991])
     assert rewritten == 1
+
+
+def test_a_repeated_number_keeps_its_length():
+    """Zeros added only to repeat a number count in the softmax of it."""
+    check([1941])
