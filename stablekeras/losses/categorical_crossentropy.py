@@ -106,7 +106,8 @@ def categorical_crossentropy(
         ValueError: If shapes differ, an argument is out of range, or `z_loss`
             is asked for without logits.
 
-    Accuracy: see `docs/reference/accuracy.md`.
+    Accuracy: worst ULP 0.5 in float16, 0.5 in bfloat16, 2.3 in float32, 1.9 in
+        float64; gradient 0.3, 0.3, 1.7, 1.6.
     Gradient: `sum(y) * softmax(x) - y` from logits; from probabilities exact
         down to `p = eps**2`, and that of `p = eps**2` below.
 
