@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 # The release the torch lane runs; a range would fetch the newest CUDA build.
 TORCH ?= torch==2.13.0
+# Under benchmarks/: the shared module, and what needs an environment of its own.
+NOT_ALONE := benchmarks/page.py benchmarks/peers.py
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export CUDA_VISIBLE_DEVICES ?= -1
@@ -54,8 +56,11 @@ test-backends: .venv-backends/.dev
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
 
+# Each writes its tables and pictures into the docs.
 bench: $(VENV)/.dev
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out $(NOT_ALONE),$(wildcard benchmarks/*.py)); do \
+	    $(BIN)/python $$script --write || exit 1; \
+	done
 
 clean:
 	rm -rf .venv .venv-* build dist site

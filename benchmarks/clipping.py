@@ -1,7 +1,10 @@
 """What ClippedOptimizer costs, and what each of its rules is for.
 
-Run `python benchmarks/clipping.py` for both parts, with `--cost` or
-`--training` for one. The second writes a table and `docs/assets/clipping.png`.
+    python benchmarks/clipping.py [--cost] [--training] [--rounds 100]
+        [--write]
+
+Both parts by default. `--write` puts the tables and `docs/assets/clipping.png`
+into the docs.
 
 Cost: the same model with no clipping, with `global_clipnorm` of Keras and with
 `ClippedOptimizer(global_clipnorm=…)`, interleaved step by step in one process;
@@ -15,7 +18,6 @@ clean data is 10 times as high after it as before it, or not finite.
 import argparse
 import os
 import pathlib
-import platform
 import statistics
 import time
 
@@ -26,6 +28,7 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 import keras
 import numpy as np
+import page
 import tensorflow as tf
 
 from stablekeras import optimizers
@@ -72,10 +75,14 @@ def measure_cost(rounds):
             adam(1e-4), global_clipnorm=1.0
         ),
     }
-    print(
-        "| model | jit_compile | none | Keras global_clipnorm | ours | ratio |"
+    table = page.Table(
+        "model",
+        "XLA",
+        "no clipping",
+        "Keras `global_clipnorm`",
+        "`ClippedOptimizer`",
+        "ratio of the last two",
     )
-    print("|---|---|---|---|---|---|")
     for build, steps in ((mlp, 4 * rounds), (cnn, rounds)):
         for jit_compile in (True, False):
             runs = {
@@ -89,12 +96,15 @@ def measure_cost(rounds):
             medians = [
                 f"{1e3 * statistics.median(x):.2f} ms" for x in seconds.values()
             ]
-            ratio = statistics.median(
-                a / b
-                for a, b in zip(seconds["ours"], seconds["Keras"], strict=True)
+            ratios = np.divide(seconds["ours"], seconds["Keras"])
+            low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+            table.row(
+                build.__name__.upper(),
+                "yes" if jit_compile else "no",
+                *medians,
+                f"**{middle:.2f}** [{low:.2f}, {high:.2f}]",
             )
-            cells = [build.__name__, jit_compile, *medians, f"{ratio:.3f}"]
-            print("|", " | ".join(map(str, cells)), "|", flush=True)
+    return table
 
 
 def prepared(build, optimizer, jit_compile):
@@ -146,33 +156,36 @@ def compare_rules():
     sgd = lambda: keras.optimizers.SGD(0.05, momentum=0.9)  # noqa: E731
     wrapped = lambda clip: optimizers.ClippedOptimizer(sgd(), clip)  # noqa: E731
     variants = {
-        "no clipping, Keras": sgd,
-        "fixed 1.0, Keras": lambda: keras.optimizers.SGD(
+        "none, Keras": sgd,
+        "`global_clipnorm=1.0`, Keras": lambda: keras.optimizers.SGD(
             0.05, momentum=0.9, global_clipnorm=1.0
         ),
-        "no clipping, skips": lambda: wrapped(None),
-        "GlobalNorm(1.0)": lambda: wrapped(optimizers.GlobalNorm(1.0)),
-        "Percentile(10)": lambda: wrapped(optimizers.Percentile(10)),
-        "ZScore()": lambda: wrapped(optimizers.ZScore()),
-        "AdaGC()": lambda: wrapped(optimizers.AdaGC()),
-        "SpikeSkip()": lambda: wrapped(optimizers.SpikeSkip()),
+        "none, bad steps skipped": lambda: wrapped(None),
+        "`GlobalNorm(1.0)`": lambda: wrapped(optimizers.GlobalNorm(1.0)),
+        "`Percentile(10)`": lambda: wrapped(optimizers.Percentile(10)),
+        "`ZScore()`": lambda: wrapped(optimizers.ZScore()),
+        "`AdaGC()`": lambda: wrapped(optimizers.AdaGC()),
+        "`SpikeSkip()`": lambda: wrapped(optimizers.SpikeSkip()),
     }
     data = training_data()
     curves = {}
-    print("| rule | final loss | damaged steps | skipped | clip rate |")
-    print("|---|---|---|---|---|")
+    table = page.Table(
+        "rule", "final loss", "damaged steps", "skipped", "clip rate"
+    )
     for name, make in variants.items():
         curve, report = train(make(), *data)
         curves[name] = curve
         before, after = curve[:-1], curve[1:]
         damaged = int(np.sum(~(after <= 10 * before)))
-        print(
-            f"| {name} | {curve[-1]:.4g} | {damaged} "
-            f"| {report.get('skipped', '–')} "
-            f"| {report.get('clip_rate', float('nan')):.2f} |",
-            flush=True,
+        rate = report.get("clip_rate")
+        table.row(
+            name,
+            f"{curve[-1]:.3g}",
+            damaged,
+            report.get("skipped", "–"),
+            "–" if rate is None else f"{rate:.2f}",
         )
-    draw(curves)
+    return table, curves
 
 
 def train(optimizer, x, y, clean, target):
@@ -215,7 +228,11 @@ def draw(curves):
 
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for name, curve in curves.items():
-        axes.plot(np.where(np.isfinite(curve), curve, np.nan), label=name, lw=1)
+        axes.plot(
+            np.where(np.isfinite(curve), curve, np.nan),
+            label=name.replace("`", ""),
+            lw=1,
+        )
     for step in BAD_STEPS:
         axes.axvline(step, color="0.8", zorder=0)
     axes.set(
@@ -235,16 +252,25 @@ def main():
     parser.add_argument("--cost", action="store_true")
     parser.add_argument("--training", action="store_true")
     parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, "
-        f"1 thread; Python {platform.python_version()}, keras "
-        f"{keras.__version__}, tensorflow {tf.__version__}\n"
-    )
-    if arguments.cost or not arguments.training:
-        measure_cost(arguments.rounds)
-    if arguments.training or not arguments.cost:
-        compare_rules()
+    both = arguments.cost == arguments.training
+    if arguments.cost or both:
+        table = measure_cost(arguments.rounds)
+        note = page.setting(
+            f"{4 * arguments.rounds} rounds (MLP), {arguments.rounds} (CNN)",
+            "medians, quartiles of the ratios in brackets",
+        )
+        print(note, end="\n\n")
+        if arguments.write:
+            page.write("clipping.cost", table, note)
+    if arguments.training or both:
+        table, curves = compare_rules()
+        note = page.setting()
+        print(note)
+        if arguments.write:
+            draw(curves)
+            page.write("clipping.training", table, note)
 
 
 if __name__ == "__main__":

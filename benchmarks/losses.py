@@ -1,17 +1,17 @@
 """What our losses cost, against Keras' of the same name.
 
-    python benchmarks/losses.py [--rounds 15] [--jit] [--sizes 4096x1000]
-        [--only crossentropy] [--no-memory]
+    python benchmarks/losses.py [--rounds 15] [--jit no yes]
+        [--sizes 4096x1000] [--only crossentropy] [--no-memory] [--write]
 
 Value and gradient by the predictions, in one process: the two take turns, each
 round gives one ratio, and the median of the ratios is printed with its
-quartiles. Memory is the growth of the peak of a process of its own.
+quartiles. Memory is the growth of the peak of a process of its own. `--write`
+puts the tables into the docs.
 """
 
 import argparse
 import os
 import pathlib
-import platform
 import re
 import subprocess
 import sys
@@ -22,9 +22,9 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import keras
 import numpy as np
+import page
 import tensorflow as tf
 
-import stablekeras
 from stablekeras import losses
 
 SIZES = ("64x10", "4096x1000", "512x50257")
@@ -161,7 +161,7 @@ def compare(ours, theirs, rounds):
 def memory_of(who, case, size, jit):
     """Growth of the peak in MiB, in a process of its own."""
     command = [sys.executable, __file__, "--peak", who, case, "--sizes", size]
-    command += ["--jit"] if jit else []
+    command += ["--jit", "yes" if jit else "no"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout)
 
@@ -183,61 +183,74 @@ def resident(field):
     return int(re.search(rf"{field}:\s+(\d+) kB", status)[1])
 
 
+def measure_time(jit, options):
+    table = page.Table("loss", "size", "ratio", "ours", "Keras")
+
+    def line(case, size, ours, theirs):
+        (mid, low, high), (a, b) = compare(ours, theirs, options.rounds)
+        table.row(
+            case,
+            size,
+            f"**{mid:.2f}** [{low:.2f}, {high:.2f}]",
+            f"{1e3 * a:.2f} ms",
+            f"{1e3 * b:.2f} ms",
+        )
+
+    modules = (losses, keras.losses)
+    for size in options.sizes:
+        for case in CASES:
+            if options.only in case:
+                line(
+                    case, size, *(step_of(m, case, size, jit) for m in modules)
+                )
+    if options.only in "ctc":
+        line("ctc", "16x64x32", *(ctc_step(m, jit) for m in modules))
+    return table
+
+
+def measure_memory(size, options):
+    table = page.Table("loss", "size", "XLA", "peak, ours", "peak, Keras")
+    for case in CASES:
+        if options.only in case and "logits" in case:
+            for jit in options.jit:
+                ours, theirs = (
+                    memory_of(who, case, size, jit == "yes")
+                    for who in ("ours", "keras")
+                )
+                table.row(
+                    case, size, jit, f"{ours:.0f} MiB", f"{theirs:.0f} MiB"
+                )
+    return table
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--jit", action="store_true")
+    parser.add_argument("--jit", nargs="+", default=["no", "yes"])
     parser.add_argument("--sizes", nargs="*", default=SIZES)
     parser.add_argument("--only", default="")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     if options.peak:
-        return peak(*options.peak, options.sizes[0], options.jit)
-    print(
-        f"{platform.processor() or platform.machine()}, "
-        f"{os.cpu_count()} cores; Python {platform.python_version()}, "
-        f"TensorFlow {tf.__version__}, Keras {keras.__version__}, "
-        f"stablekeras {stablekeras.__version__}; "
-        f"{'XLA' if options.jit else 'graph'}, {options.rounds} rounds"
+        peak(*options.peak, options.sizes[0], options.jit == ["yes"])
+        return
+    note = page.setting(
+        f"{options.rounds} rounds", "medians, quartiles in brackets"
     )
-    print("| loss | size | ratio | quartiles | ours | Keras |")
-    print("|---|---|---|---|---|---|")
-
-    def line(case, size, ours, theirs):
-        (mid, low, high), (a, b) = compare(ours, theirs, options.rounds)
-        print(
-            f"| {case} | {size} | {mid:.2f} | {low:.2f}-{high:.2f} "
-            f"| {1e3 * a:.2f} ms | {1e3 * b:.2f} ms |",
-            flush=True,
+    tables = {
+        "losses.xla" if jit == "yes" else "losses": measure_time(
+            jit == "yes", options
         )
-
-    for size in options.sizes:
-        for case in CASES:
-            if options.only in case:
-                steps = [
-                    step_of(m, case, size, options.jit)
-                    for m in (losses, keras.losses)
-                ]
-                line(case, size, *steps)
-    if options.only in "ctc":
-        steps = [ctc_step(m, options.jit) for m in (losses, keras.losses)]
-        line("ctc", "16x64x32", *steps)
-    if options.no_memory:
-        return None
-    print("\n| loss | size | peak, ours | peak, Keras |\n|---|---|---|---|")
-    for case in CASES:
-        if options.only in case and "logits" in case:
-            ours, theirs = (
-                memory_of(who, case, options.sizes[-1], options.jit)
-                for who in ("ours", "keras")
-            )
-            print(
-                f"| {case} | {options.sizes[-1]} | {ours:.0f} MiB "
-                f"| {theirs:.0f} MiB |",
-                flush=True,
-            )
-    return None
+        for jit in options.jit
+    }
+    if not options.no_memory:
+        tables["losses.memory"] = measure_memory(options.sizes[-1], options)
+    print(note)
+    if options.write:
+        for name, table in tables.items():
+            page.write(name, table, note)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """What a stabilized loss costs, against the loss as it was written.
 
-    python benchmarks/stabilize.py [--rounds 25] [--jit] [--cpu]
+    python benchmarks/stabilize.py [--rounds 25] [--jit no yes] [--cpu]
+        [--write]
 
 A whole training step (forward, backward, Adam) in one process: the two take
 turns, each round gives one ratio, and the median of the ratios is printed
 with its quartiles. On a busy machine `--cpu` counts the time of the process
-instead of that of the clock.
+instead of that of the clock. `--write` puts the table into the docs.
 """
 
 import argparse
@@ -17,6 +18,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import keras
 import numpy as np
+import page
 import tensorflow as tf
 
 import stablekeras
@@ -100,30 +102,50 @@ def seconds(step, times, clock=time.perf_counter):
     return (clock() - start) / times
 
 
+def compare(name, jit, rounds, clock):
+    """Rewrites, the plain step's seconds, and the quartiles of the ratios."""
+    loss, *rest = CASES[name]
+    stable = stablekeras.stabilize(loss)
+    plain = step_of(loss, *rest, jit)
+    cured = step_of(stable, *rest, jit)
+    for step in (plain, cured):
+        seconds(step, 10)
+    times = max(5, int(0.05 / seconds(plain, 10)))
+    ratios, base = [], []
+    for _ in range(rounds):
+        base.append(seconds(plain, times, clock))
+        ratios.append(seconds(cured, times, clock) / base[-1])
+    quartiles = np.quantile(ratios, [0.25, 0.5, 0.75])
+    return len(stable.rewrites), np.median(base), quartiles
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--jit", action="store_true")
+    parser.add_argument("--jit", nargs="+", default=["no", "yes"])
     parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     clock = time.process_time if options.cpu else time.perf_counter
-    print(f"jit_compile={options.jit}, median step ratio [quartiles]")
-    for name, (loss, *rest) in CASES.items():
-        plain = step_of(loss, *rest, options.jit)
-        stable = stablekeras.stabilize(loss)
-        cured = step_of(stable, *rest, options.jit)
-        for step in (plain, cured):
-            seconds(step, 10)
-        times = max(5, int(0.05 / seconds(plain, 10)))
-        ratios, base = [], []
-        for _ in range(options.rounds):
-            base.append(seconds(plain, times, clock))
-            ratios.append(seconds(cured, times, clock) / base[-1])
-        low, middle, high = np.percentile(ratios, [25, 50, 75])
-        print(
-            f"{name:32} {1e3 * np.median(base):7.3f} ms  {middle:.3f} "
-            f"[{low:.3f}, {high:.3f}]  {len(stable.rewrites)} rewrites"
-        )
+    table = page.Table("loss", "XLA", "as written", "ratio", "rewrites")
+    for jit in options.jit:
+        for name in CASES:
+            rewrites, base, (low, middle, high) = compare(
+                name, jit == "yes", options.rounds, clock
+            )
+            table.row(
+                name,
+                jit,
+                f"{1e3 * base:.2f} ms",
+                f"**{middle:.2f}** [{low:.2f}, {high:.2f}]",
+                rewrites,
+            )
+    note = page.setting(
+        f"{options.rounds} rounds", "medians, quartiles in brackets"
+    )
+    print(note)
+    if options.write:
+        page.write("stabilize", table, note)
 
 
 if __name__ == "__main__":

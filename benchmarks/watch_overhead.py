@@ -1,14 +1,14 @@
 """What a watched training step costs, against the same step unwatched.
 
     python benchmarks/watch_overhead.py [--rounds 15] [--seconds 0.5] [--wall]
-        [--models mlp mlp_10ms cnn transformer lstm] [--jit no yes]
+        [--models mlp mlp_10ms cnn transformer lstm] [--jit no yes] [--write]
 
 All variants of a model live in one process and take turns; each round gives
 one ratio to the bare fit of that round, and the median of the ratios is
 printed, with the quartiles. Times are the processor time of `model.fit`,
 callbacks and logs included: with one thread that is the wall time of an idle
 machine, and it does not count what other programs take. `--wall` measures wall
-time instead.
+time instead. `--write` puts the tables into the docs.
 """
 
 import argparse
@@ -22,6 +22,7 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 import keras
 import numpy as np
+import page
 import tensorflow as tf
 from keras import layers
 
@@ -81,6 +82,14 @@ MODELS = {
     "lstm": lstm,
 }
 
+TITLES = {
+    "mlp": "MLP",
+    "mlp_10ms": "MLP",
+    "cnn": "CNN with BatchNorm",
+    "transformer": "transformer",
+    "lstm": "LSTM",
+}
+
 
 def watch():
     return stablekeras.NaNWatch("skip", directory=None, verbose=0)
@@ -136,14 +145,13 @@ class Variant:
         return (clock() - start) / steps
 
 
-VARIANTS = (
-    "bare",
-    "terminate_on_nan",
-    "watch",
-    "watch+clipped",
-    "global_clipnorm",
-    "check_numerics",
-)
+VARIANTS = {
+    "terminate_on_nan": "`TerminateOnNaN`",
+    "watch": "`NaNWatch`",
+    "watch+clipped": "`NaNWatch` + `ClippedOptimizer`",
+    "global_clipnorm": "Keras `global_clipnorm`",
+    "check_numerics": "`enable_check_numerics`",
+}
 
 
 def measure(make_model, jit, names, rounds, seconds):
@@ -170,6 +178,29 @@ def measure(make_model, jit, names, rounds, seconds):
     }
 
 
+def tabulate(jit, args):
+    table = page.Table(
+        "model (bare step)", *(VARIANTS[name] for name in args.variants)
+    )
+    for model in args.models:
+        found = measure(
+            MODELS[model],
+            jit,
+            ["bare", *args.variants],
+            args.rounds,
+            args.seconds,
+        )
+        cells = [f"{TITLES[model]} ({found['bare'][0]:.1f} ms)"]
+        for name in args.variants:
+            if name in found:
+                low, middle, high = found[name][1]
+                cells.append(f"{middle:.2f} [{low:.2f}, {high:.2f}]")
+            else:
+                cells.append("does not run")
+        table.row(*cells)
+    return table
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--models", nargs="+", default=list(MODELS))
@@ -178,22 +209,21 @@ def main():
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.5)
     parser.add_argument("--wall", action="store_true")
+    parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
     if args.wall:
         globals()["clock"] = time.perf_counter
-    names = ["bare", *(n for n in args.variants if n != "bare")]
     for jit in args.jit:
-        for model in args.models:
-            print(f"\n{model}, XLA {jit}")
-            rows = measure(
-                MODELS[model], jit == "yes", names, args.rounds, args.seconds
-            )
-            for name, (ms, (low, mid, high)) in rows.items():
-                print(
-                    f"    {name:18s} {ms:8.3f} ms  "
-                    f"x{mid:.3f}  [{low:.3f}, {high:.3f}]",
-                    flush=True,
-                )
+        print(f"\nXLA: {jit}")
+        table = tabulate(jit == "yes", args)
+        note = page.setting(
+            f"{args.rounds} rounds of {args.seconds:g} s",
+            "medians, quartiles in brackets",
+        )
+        print(note)
+        if args.write:
+            name = "watch_overhead.xla" if jit == "yes" else "watch_overhead"
+            page.write(name, table, note)
 
 
 if __name__ == "__main__":
