@@ -1,6 +1,7 @@
 """`NaNWatch`: the callback that wires the stages together."""
 
 import contextlib
+import copy
 import dataclasses
 import math
 import warnings
@@ -121,11 +122,12 @@ class NaNWatch(keras.callbacks.Callback):
         self.incidents = []
         self.skipped = 0
         self.overflows = 0
-        self._policy = Policy(action, max_skips, max_consecutive_skips)
         self._begin_training()
 
     def _begin_training(self):
-        self._policy.reset()
+        self._policy = Policy(
+            self.action, self.max_skips, self.max_consecutive_skips
+        )
         self._fellows = Fellows(None)
         self._divergence = Divergence()
         self._rollback: Any = None
@@ -168,6 +170,17 @@ class NaNWatch(keras.callbacks.Callback):
     def from_config(cls, config):
         """Returns a watch made with the arguments of `get_config`."""
         return cls(**config)
+
+    def __deepcopy__(self, memo):
+        """Returns a watch as this one is between two trainings.
+
+        Tuners copy their callbacks for each trial; what was traced stays.
+        """
+        copied = copy.copy(self)
+        copied._model = None
+        copied.incidents = list(self.incidents)
+        copied._begin_training()
+        return copied
 
     def guard(self, model, optimizer=None):
         """Watches `train_on_batch` and hand-written loops.

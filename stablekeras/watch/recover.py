@@ -18,10 +18,6 @@ class Policy:
         self._action = action
         self._max_skips = max_skips
         self._max_consecutive_skips = max_consecutive_skips
-        self.reset()
-
-    def reset(self):
-        """Forgets what happened: a new training begins."""
         self.total = 0
         self.consecutive = 0
 

@@ -1,5 +1,7 @@
 """A watch comes and goes without a trace."""
 
+import copy
+
 import keras
 import numpy as np
 import pytest
@@ -176,6 +178,20 @@ def test_a_watch_is_serializable():
     config = keras.saving.serialize_keras_object(watching)
     again = keras.saving.deserialize_keras_object(config)
     assert again.get_config() == watching.get_config()
+
+
+def test_a_copy_of_a_used_watch_is_a_watch_of_its_own():
+    """A tuner copies its callbacks for each trial; the copies share nothing."""
+    x, y = data()
+    used = watch("rollback", max_consecutive_skips=1)
+    fit(compiled("adam", jit_compile=False), poisoned(x), y, [used], epochs=1)
+    copied = copy.deepcopy(used)
+    assert copied.get_config() == used.get_config()
+    assert copied.model is None
+    assert copied.incidents == used.incidents
+    fit(compiled("adam", jit_compile=False), poisoned(x), y, [copied], epochs=1)
+    assert [i.step for i in copied.incidents] == [BAD_BATCH, BAD_BATCH]
+    assert [i.step for i in used.incidents] == [BAD_BATCH]
 
 
 def test_eager_steps_leave_no_patch_behind():
