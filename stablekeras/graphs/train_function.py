@@ -42,8 +42,9 @@ __all__ = [
 
 
 # Of the facts of a step: what tripped, whether the loss scale overflowed, the
-# loss, half the squared gradient norm.
-COLUMNS = 4
+# loss, half the squared gradient norm, the first replica of all with a fault
+# of its own, counted from 1.
+COLUMNS = 5
 
 
 @dataclasses.dataclass

@@ -161,6 +161,7 @@ def _fill(folder, incident, model, page, max_bytes):
                 for k, v in incident.logs.items()
             },
             "replica": incident.replica,
+            "worker": incident.worker,
         },
         "diagnosis": incident.diagnosis
         and json.loads(incident.diagnosis.to_json()),
@@ -352,6 +353,7 @@ def read(path, *, max_bytes=MAX_BYTES):
             batch=batch,
             logs={str(k): float(v) for k, v in fields["logs"].items()},
             replica=fields["replica"],
+            worker=fields.get("worker"),
         )
         config = folder / "model.json"
         model = json.loads(_text(config)) if config.is_file() else None

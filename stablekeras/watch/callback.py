@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import dataclasses
 import math
 import warnings
 from typing import Any
@@ -25,6 +24,8 @@ from stablekeras.watch.loop import WatchedFunction
 from stablekeras.watch.manual import ManualGuard
 from stablekeras.watch.recover import Policy
 from stablekeras.watch.rollback import Rollback
+from stablekeras.watch.validation import Validation
+from stablekeras.watch.witness import call_witness
 
 __all__ = ["NaNWatch"]
 
@@ -129,6 +130,7 @@ class NaNWatch(keras.callbacks.Callback):
             self.action, self.max_skips, self.max_consecutive_skips
         )
         self._fellows = Fellows(None)
+        self._witness: Any = None
         self._divergence = Divergence()
         self._rollback: Any = None
         if self.action == "rollback":
@@ -227,6 +229,8 @@ class NaNWatch(keras.callbacks.Callback):
             if isinstance(left, WatchedFunction):
                 left.disarm()
         self._fellows = Fellows(self)
+        self._witness = call_witness(self.model)
+        self._resume(self._fellows.saved_counts())
         if train_function.overrides_train_function(self.model):
             warnings.warn(
                 "NaNWatch replaces the train function, so that the model's "
@@ -272,6 +276,7 @@ class NaNWatch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Puts the count of refused steps into History."""
+        self._fellows.save_counts(epoch + 1, self._counts())
         if logs is None:
             return
         show_clipping(logs, self.model, self.skipped)
@@ -302,7 +307,23 @@ class NaNWatch(keras.callbacks.Callback):
     def on_test_batch_begin(self, batch, logs=None):
         """Watches a validation step."""
         self._test_begin = batch
-        self.watched("test_function").arm(_Validation(self))
+        self.watched("test_function").arm(Validation(self))
+
+    def _counts(self):
+        policy = self._policy
+        return {
+            "skipped": self.skipped,
+            "overflows": self.overflows,
+            "total": policy.total,
+            "consecutive": policy.consecutive,
+        }
+
+    def _resume(self, counts):
+        # In the process that was interrupted, more has been counted since.
+        self.skipped = max(self.skipped, counts.get("skipped", 0))
+        self.overflows = max(self.overflows, counts.get("overflows", 0))
+        self._policy.total = counts.get("total", 0)
+        self._policy.consecutive = counts.get("consecutive", 0)
 
     # What the watched function tells and asks.
 
@@ -361,9 +382,7 @@ class NaNWatch(keras.callbacks.Callback):
             faulty=incidents.faulty_variables(self._variables()),
         )
         self._bad_steps += 1
-        incident = self._explain(incident)
-        investigate.tell(incident, self.verbose)
-        return self._act(incident)
+        return self._act(self._explain(incident))
 
     def trip_at(self, trip, step):
         """The same for a step of a hand-written loop, numbered there."""
@@ -374,6 +393,7 @@ class NaNWatch(keras.callbacks.Callback):
         """Starts the counts anew for a block of hand-written steps."""
         self._begin_training()
         self._watched_function = guard
+        self._witness = call_witness(self.model)
 
     # Actions.
 
@@ -413,7 +433,7 @@ class NaNWatch(keras.callbacks.Callback):
             loss=loss,
             first=self._divergence.reference,
         )
-        investigate.tell(incident, self.verbose)
+        investigate.tell(incident, self.verbose, self._witness)
         self._act(incident)
 
     # Stages.
@@ -461,37 +481,7 @@ class NaNWatch(keras.callbacks.Callback):
             step or self.model.__dict__.get("train_step"),
             explain=self.diagnose,
             directory=self.directory,
+            verbose=self.verbose,
             history=self._history.rows(),
+            witness=self._witness,
         )
-
-
-class _Validation:
-    """Reports the validation steps that are not finite."""
-
-    def __init__(self, watch):
-        self._watch = watch
-        self._logs = None
-
-    def before(self, function, iterator):
-        pass
-
-    def committed(self, steps, logs, overflows, gradient_norm=None):
-        self._logs = logs
-        self._watch._good_test_steps += steps
-
-    def fallback(self):
-        return self._logs or self._watch.model.get_metrics_result()
-
-    def trip(self, trip):
-        watch = self._watch
-        incident = incidents.record(
-            dataclasses.replace(trip, tripped=("validation",)),
-            epoch=watch._epoch,
-            step=watch._test_begin + trip.offset,
-            action="report",
-        )
-        watch._bad_test_steps += 1
-        incident = watch._explain(incident, watch.model.test_step)
-        watch.incidents.append(incident)
-        investigate.tell(incident, watch.verbose)
-        return "go on"

@@ -49,7 +49,7 @@ class Transaction:
     """Runs a step of a model so that it commits or leaves no trace.
 
     Called with a batch inside a `tf.function` or eagerly, in cross-replica
-    context; returns the facts, float32 `(replicas, 4)`, and the step's logs.
+    context; returns the facts, float32 `(replicas, 5)`, and the step's logs.
 
     Args:
         model: The compiled model.
@@ -143,12 +143,16 @@ class Transaction:
         bits = tf.reduce_max(facts[:, 0])
         none = tf.zeros_like(facts[:, 0])
 
+        def search(bits, overflow):
+            told = tf.stack([bits, overflow], axis=1)
+            return tf.concat([told, facts[:, 2:]], axis=1)
+
         def shrink():
             # As LossScaleOptimizer does; the rest of the step stands.
             for call in deferred:
                 call.optimizer.step_counter.assign(0)
                 call.optimizer.dynamic_scale.assign(scale * 0.5)
-            return tf.stack([none, none + 1, facts[:, 2], facts[:, 3]], axis=1)
+            return search(none, none + 1)
 
         def undo():
             self._undo(traced.written, saved)
@@ -160,7 +164,7 @@ class Transaction:
             )
             own = tf.where(bits == SUSPECT, 0.0, bits)
             named = tf.where(collapsed, own + SCALE, bits)
-            return tf.stack([none + named, none, facts[:, 2], facts[:, 3]], 1)
+            return search(none + named, none)
 
         return tf.cond(
             tf.logical_and(
@@ -231,12 +235,30 @@ class Transaction:
             )
         return total
 
+    def _statistics(self, written):
+        """Returns a figure for each replica here: finite if its state is."""
+        strategy = self._model.distribute_strategy
+        parts = [[tf.constant(0.0)] for _ in strategy.extended.worker_devices]
+        places = {
+            id(h): place
+            for v in self._model.non_trainable_variables
+            for place, h in enumerate(resources.handles(v))
+        }
+        kinds = self._must_be_finite()
+        for v in written:
+            key = id(v.handle)
+            if v.dtype.is_floating and kinds.get(key) == STATE:
+                parts[places[key]].append(presence(resources.read(v)))
+        return tf.stack([tf.add_n(p) for p in parts])
+
     def _measure(self, loss, grads, total, traced):
         """Returns the exact facts of a refused step."""
         states = {
             kind: self._state_total(traced.written, kind)
             for kind in (STATE, UPDATE)
         }
+        distributed = is_distributed(self._model)
+        statistics = self._statistics(traced.written) if distributed else None
 
         def replica(loss, total, *grads):
             flat = [values(g) for g in keras.tree.flatten(list(grads))]
@@ -248,12 +270,13 @@ class Transaction:
                         [tf.reduce_all(tf.math.is_finite(g)) for g in flat]
                     )
                 )
-            own = tf.cast(tf.stack([bad_loss, bad_gradient]), tf.float32)
-            every = own
-            if is_distributed(self._model):
-                every = tf.distribute.get_replica_context().all_reduce(
-                    tf.distribute.ReduceOp.SUM, own
-                )
+            loss = tf.cast(loss, tf.float32)
+            sumsq = tf.add_n([half_square(g) for g in flat]) if flat else 0.0
+            sumsq = tf.cast(sumsq, tf.float32)
+            every = tf.cast(tf.stack([bad_loss, bad_gradient]), tf.float32)
+            first = 0.0
+            if distributed:
+                every, first = _told_by_all(every, loss + sumsq, statistics)
             bits = tf.cast(every[0] > 0, tf.float32) * LOSS
             bits += tf.cast(every[1] > 0, tf.float32) * GRADIENT
             for kind, state in states.items():
@@ -261,17 +284,7 @@ class Transaction:
                     bad = tf.logical_not(tf.math.is_finite(state))
                     bits += tf.cast(bad, tf.float32) * kind
             bits = tf.where(bits == 0.0, float(SUSPECT), bits)
-            # Which replica: the sign says that the fault is its own.
-            mine = tf.reduce_sum(own) > 0
-            sumsq = tf.add_n([half_square(g) for g in flat]) if flat else 0.0
-            return tf.stack(
-                [
-                    bits,
-                    tf.cast(mine, tf.float32) * 0.0,
-                    tf.cast(loss, tf.float32),
-                    tf.cast(sumsq, tf.float32),
-                ]
-            )
+            return tf.stack([bits, 0.0, loss, sumsq, first])
 
         rows = self._per_replica(replica, [loss, total, *grads])
         return tf.stack(_local(rows))
@@ -336,7 +349,7 @@ class Transaction:
                 variable.assign(value)
         if not bits and not overflow:  # The gradients are still scaled.
             sumsq /= max(before.values(), default=1.0) ** 2
-        facts = tf.constant([[bits, overflow, loss, sumsq]], tf.float32)
+        facts = tf.constant([[bits, overflow, loss, sumsq, 0]], tf.float32)
         return facts, logs
 
 
@@ -387,6 +400,25 @@ class _Traced:
         return result
 
 
+def _told_by_all(own, figure, statistics):
+    """Returns the sum of `own`, and the first replica that is at fault.
+
+    Called in a replica; of the replicas, counted from 1, the first one whose
+    `figure` or own entry of `statistics` is not finite, or 0.
+    """
+    context = tf.distribute.get_replica_context()
+    rank = tf.cast(context.replica_id_in_sync_group, tf.int32)
+    figure += statistics[rank % statistics.shape[0]]
+    flag = tf.cast(tf.logical_not(tf.math.is_finite(figure)), tf.float32)
+    flags = flag * tf.one_hot(rank, context.num_replicas_in_sync)
+    every = context.all_reduce(
+        tf.distribute.ReduceOp.SUM, tf.concat([own, flags], axis=0)
+    )
+    flags = every[own.shape[0] :]
+    first = tf.cast(tf.argmax(flags), tf.float32) + 1.0
+    return every, tf.where(tf.reduce_any(flags > 0.0), first, 0.0)
+
+
 def _sum(parts):
     if not parts:
         return tf.constant(0.0)
@@ -402,7 +434,7 @@ def _figures(loss, half_norm, scale):
         if scale is not None:  # The gradients are still scaled.
             own = own / tf.cast(tf.square(scale), own.dtype)
         own = tf.cast(own, tf.float32)
-        rows.append(tf.stack([0.0, 0.0, own_loss, own]))
+        rows.append(tf.stack([0.0, 0.0, own_loss, own, 0.0]))
     return tf.stack(rows)
 
 

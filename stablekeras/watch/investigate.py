@@ -14,8 +14,18 @@ __all__ = ["investigate", "tell"]
 _log = logging.getLogger("stablekeras")
 
 
-def investigate(incident, model, step, *, explain, directory, history=()):
-    """Replays and explains an incident, and writes its folder.
+def investigate(
+    incident,
+    model,
+    step,
+    *,
+    explain,
+    directory,
+    verbose=0,
+    history=(),
+    witness=None,
+):
+    """Replays and explains an incident, writes its folder and shows it.
 
     Args:
         incident: The bare `Incident`, with its batch.
@@ -23,43 +33,65 @@ def investigate(incident, model, step, *, explain, directory, history=()):
         step: The step to run again, or `None` for the model's own.
         explain: Whether to replay and explain.
         directory: Folder of the incidents' folders, or `None`.
+        verbose: 0 shows nothing.
         history: Logs of the steps before, oldest first.
+        witness: The `Witness` of several processes, or `None`.
 
     Returns:
         The incident with its `diagnosis` and `path`.
     """
-    trace = None
-    if explain:
-        try:
-            trace = replay.replay_step(model, incident, step, history)
-            found = diagnose.explain(trace)
-            if "scale" in incident.tripped:
-                found = scale_lost(found)
-        except Exception as error:
-            found = unknown(incident, error)
-        incident = dataclasses.replace(incident, diagnosis=found)
-    if directory is not None:
+
+    def explained(incident):
+        return (
+            _explained(incident, model, step, history)
+            if explain
+            else (
+                incident,
+                (),
+            )
+        )
+
+    if witness is None:
+        incident, badness = explained(incident)
+    else:
+        incident, badness = witness.hear(incident, explained)
+    if directory is not None and (witness is None or witness.is_chief):
         path = bundle.write(
-            incident, model, directory, page=_page(incident, trace, history)
+            incident, model, directory, page=_page(incident, badness, history)
         )
         incident = dataclasses.replace(incident, path=path)
+    tell(incident, verbose, witness)
     return incident
 
 
-def tell(incident, verbose):
-    """Shows the incident on the terminal; never raises."""
+def _explained(incident, model, step, history):
+    badness = ()
     try:
-        report.show(incident, verbose)
+        trace = replay.replay_step(model, incident, step, history)
+        found = diagnose.explain(trace)
+        badness = trace.badness
+        if "scale" in incident.tripped:
+            found = scale_lost(found)
+    except Exception as error:
+        found = unknown(incident, error)
+    return dataclasses.replace(incident, diagnosis=found), badness
+
+
+def tell(incident, verbose, witness=None):
+    """Shows the incident on the chief's terminal; never raises."""
+    try:
+        if witness is None or witness.is_chief:
+            report.show(incident, verbose)
     except Exception as error:
         _log.warning("An incident could not be shown. Received: %s.", error)
 
 
-def _page(incident, trace, history):
+def _page(incident, badness, history):
     try:
         names = {name for logs in history for name in logs}
         return page.render(
             incident,
-            badness=() if trace is None else trace.badness,
+            badness=badness,
             history={
                 name: [logs.get(name, float("nan")) for logs in history]
                 for name in sorted(names)

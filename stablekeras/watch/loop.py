@@ -161,16 +161,12 @@ def _gradient_norm(facts):
 
 def _trip(offset, facts, batch):
     bits = int(facts[:, 0].max())
-    own = [
-        i
-        for i, row in enumerate(facts)
-        if not np.isfinite(row[2]) or not np.isfinite(row[3])
-    ]
+    first = int(facts[0, 4])
     return Trip(
         offset=offset,
         tripped=tripped(bits),
         batch=keras.tree.map_structure(lambda x: x, batch),
         loss=float(facts[:, 2].mean()),
         gradient_norm=float(np.sqrt(2.0 * facts[:, 3].sum())),
-        replica=own[0] if own and len(facts) > 1 else None,
+        replica=first - 1 if first else None,
     )

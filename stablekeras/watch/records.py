@@ -169,7 +169,10 @@ class Incident:
         state: Values before the step that the replay needs, by variable
             path; what is not listed is still in the model.
         logs: The step's own figures: loss, gradient norm.
-        replica: Rank of the replica or worker that failed first, or `None`.
+        replica: Rank of the replica whose rows failed, the first of several;
+            `None` with one replica, or where none stands out.
+        worker: Rank of the worker process whose part of the batch this is;
+            the rows of the diagnosis are its own. `None` with one process.
     """
 
     epoch: int
@@ -184,6 +187,7 @@ class Incident:
     )
     logs: Mapping[str, float] = dataclasses.field(default_factory=dict)
     replica: int | None = None
+    worker: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,8 +257,8 @@ class Trip:
         batch: The failing batch, tensors still where they were.
         loss: The step's loss as logged, 0 where the step logs none.
         gradient_norm: Global norm of the gradients, may be NaN or infinite.
-        replica: The first replica of this process with a fault of its own,
-            or `None` with one replica.
+        replica: The first replica of all with a fault of its own; `None`
+            with one replica, or where none stands out.
     """
 
     offset: int

@@ -28,7 +28,7 @@ def headline(incident):
     Returns:
         `str`: the code, the place, the samples, the remedy and how to replay.
     """
-    when = f"Epoch {incident.epoch}, step {incident.step}"
+    when = f"Epoch {incident.epoch}, step {incident.step}{_whose(incident)}"
     d = incident.diagnosis
     if d is None:
         what = ", ".join(incident.tripped) or "value"
@@ -57,7 +57,7 @@ def screen(incident):
         A `rich` renderable.
     """
     d = incident.diagnosis
-    when = f"epoch {incident.epoch}, step {incident.step}"
+    when = f"epoch {incident.epoch}, step {incident.step}{_whose(incident)}"
     if d is None:
         tripped = ", ".join(incident.tripped) or "value"
         title = Text(f"non-finite {tripped} at {when}", style="bold red")
@@ -84,6 +84,10 @@ def screen(incident):
     )
 
 
+def _whose(incident):
+    return "" if incident.worker is None else f", worker {incident.worker}"
+
+
 def _facts(incident):
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
@@ -106,6 +110,11 @@ def _facts(incident):
         table.add_row(name, f"{value:.6g}")
     if incident.replica is not None:
         table.add_row("replica", str(incident.replica))
+    if incident.worker is not None:
+        table.add_row(
+            "worker",
+            f"{incident.worker}; samples are rows of its part of the batch",
+        )
     table.add_row("action", _DONE[incident.action])
     if incident.path:
         table.add_row("folder", incident.path)
