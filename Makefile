@@ -14,7 +14,7 @@ export CUDA_VISIBLE_DEVICES ?= -1
 export TF_ENABLE_ONEDNN_OPTS ?= 0
 
 .PHONY: demo test check lint types test-slow test-floor test-backends \
-    wheel docs bench clean
+    wheel docs bench bench-peers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m stablekeras demo
@@ -62,6 +62,10 @@ bench: $(VENV)/.dev
 	    $(BIN)/python $$script --write || exit 1; \
 	done
 
+# PyTorch, JAX and optax beside ours.
+bench-peers: .venv-peers/.dev
+	.venv-peers/bin/python benchmarks/peers.py --write
+
 clean:
 	rm -rf .venv .venv-* build dist site
 
@@ -83,6 +87,11 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 .venv-backends/.dev: pyproject.toml
 	$(PYTHON) -m venv .venv-backends
 	.venv-backends/bin/python -m pip install -q -e ".[dev]" jax $(TORCH)
+	touch $@
+
+.venv-peers/.dev: pyproject.toml
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install -q -e . jax optax $(TORCH)
 	touch $@
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python

@@ -1,13 +1,25 @@
 """What the README and the docs show is what happens."""
 
+import importlib.util
+import json
+import os
 import pathlib
 import re
+import socket
+import subprocess
+import sys
 
+import keras
 import pytest
 
+from benchmarks import page as measured
 from tests.architecture.source import ROOT
 
-_BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
+# A block may say which packages it needs beyond those of this project.
+_BLOCK = re.compile(
+    r"^(?:<!-- needs: (?P<needs>[\w ]+) -->\n)?```python\n(?P<code>.*?)^```",
+    re.M | re.S,
+)
 _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 
 PAGES = [
@@ -16,29 +28,104 @@ PAGES = [
     # Hazard pages have a test of their own, which also checks the failure.
     if "hazards" not in page.parts
 ]
-WITH_CODE = [page for page in PAGES if _BLOCK.search(page.read_text())]
+# Its blocks are programs: they settle what devices there are.
+REPLICAS = ROOT / "docs/how-to/replicas.md"
+WITH_CODE = [
+    page
+    for page in PAGES
+    if page != REPLICAS and _BLOCK.search(page.read_text())
+]
 
 
 def _name(page):
     return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", WITH_CODE, ids=_name)
-def test_blocks_run_in_order(page, tmp_path, monkeypatch):
-    """A page's Python blocks run as a reader would type them."""
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    """A folder to write to, and Keras' settings as they were afterwards."""
     monkeypatch.chdir(tmp_path)
+    policy = keras.config.dtype_policy()
+    yield tmp_path
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=_name)
+def test_blocks_run_in_order(page, own_folder):
+    """A page's Python blocks run as a reader would type them."""
     namespace = {"__name__": "__main__"}
     text = page.read_text()
     ran = 0
     for block in _BLOCK.finditer(text):
-        line = text.count("\n", 0, block.start(1))
+        needed = (block["needs"] or "").split()
+        if not all(map(importlib.util.find_spec, needed)):
+            continue
+        line = text.count("\n", 0, block.start("code"))
         # Traced functions look their own source up by file and line.
-        source = "\n" * line + block.group(1)
-        path = pathlib.Path(tmp_path, page.stem + ".py")
+        source = "\n" * line + block["code"]
+        path = pathlib.Path(own_folder, page.stem + ".py")
         path.write_text(source)
         exec(compile(source, str(path), "exec"), namespace)
         ran += 1
-    assert ran == len(_BLOCK.findall(text)) > 0
+    assert ran > 0
+
+
+def _programs(page, folder):
+    paths = []
+    for number, block in enumerate(_BLOCK.finditer(page.read_text())):
+        paths.append(folder / f"train{number}.py")
+        paths[-1].write_text(block["code"])
+    return paths
+
+
+def _start(program, **environment):
+    return subprocess.Popen(
+        [sys.executable, program],
+        cwd=program.parent,
+        env=os.environ
+        | {"PYTHONPATH": str(ROOT), "TF_NUM_INTEROP_THREADS": "2"}
+        | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.distributed
+def test_two_replicas_of_the_page(tmp_path):
+    """The program for one machine runs as it is, in a process of its own."""
+    process = _start(_programs(REPLICAS, tmp_path)[0])
+    _, error = process.communicate(timeout=240)
+    assert process.returncode == 0, error[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_workers_of_the_page(tmp_path):
+    """The program for several machines: two workers print the same."""
+    program = _programs(REPLICAS, tmp_path)[1]
+    sockets = [socket.socket() for _ in range(2)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    hosts = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
+    for s in sockets:
+        s.close()
+    workers = [
+        _start(
+            program,
+            TF_CONFIG=json.dumps(
+                {
+                    "cluster": {"worker": hosts},
+                    "task": {"type": "worker", "index": index},
+                }
+            ),
+        )
+        for index in range(2)
+    ]
+    outputs = [worker.communicate(timeout=240) for worker in workers]
+    for worker, (_, error) in zip(workers, outputs, strict=True):
+        assert worker.returncode == 0, error[-2000:]
+    assert outputs[0][0] == outputs[1][0] != ""
 
 
 @pytest.mark.parametrize(
@@ -52,3 +139,40 @@ def test_links_lead_somewhere(page):
         if not (page.parent / link).exists()
     ]
     assert broken == []
+
+
+def test_every_page_is_in_the_navigation():
+    """What is written can be found."""
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    lost = [
+        _name(page)
+        for page in PAGES[1:]
+        if str(page.relative_to(ROOT / "docs")) not in navigation
+    ]
+    assert lost == []
+
+
+def test_measured_blocks_have_a_benchmark_each():
+    """`make bench` writes every measured block; none stands twice."""
+    names = [name for page in PAGES for name in measured.blocks(page)]
+    assert names
+    assert len(names) == len(set(names))
+    for name in names:
+        script = ROOT / "benchmarks" / f"{name.split('.')[0]}.py"
+        assert f'"{name}"' in script.read_text(), name
+
+
+def test_a_benchmark_replaces_its_block_only(tmp_path):
+    """The rest of the page stays, letter for letter."""
+    page = tmp_path / "page.md"
+    text = (
+        "before\n\n<!-- measured: one -->\n\nold\n\n<!-- /measured -->\n\n"
+        "between\n\n<!-- measured: two -->\n\nkept\n\n<!-- /measured -->\n"
+    )
+    page.write_text(text)
+    measured.write("one", "| new |", "line", docs=tmp_path)
+    assert page.read_text() == text.replace("old", "| new |\n\nline")
+    assert measured.blocks(page) == {"one": "| new |\n\nline", "two": "kept"}
+    with pytest.raises(ValueError, match="must stand in one page"):
+        measured.write("three", "nowhere", docs=tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["page.md"]
