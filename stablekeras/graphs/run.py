@@ -7,6 +7,7 @@ from tensorflow.python.eager import context
 
 from stablekeras.graphs.batch_axis import follow
 from stablekeras.graphs.execution import Execution, Measured, Node
+from stablekeras.graphs.pooling import MAX_POOLS, with_nan
 from stablekeras.graphs.program import Program
 from stablekeras.graphs.shadow import Shadows
 from stablekeras.graphs.statistics import bad_mask, measure, rows_of
@@ -213,10 +214,16 @@ class _Run:
             return [
                 tf.constant(tf.make_ndarray(op.node_def.attr["value"].tensor))
             ]
-        try:
-            results = pywrap_tfe.TFE_Py_Execute(
+
+        def execute(args):
+            return pywrap_tfe.TFE_Py_Execute(
                 self.handle, None, op.type, args, step.attrs, len(op.outputs)
             )
+
+        try:
+            results = execute(args)
+            if op.type in MAX_POOLS and args[0].dtype.is_floating:
+                results = with_nan(execute, args, results)
         except Exception as error:
             node.error = str(getattr(error, "message", error)) or repr(error)
             self.execution.error = node

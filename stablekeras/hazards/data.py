@@ -2,11 +2,38 @@
 
 import numpy as np
 
+from stablekeras.graphs.match import LOOKED_THROUGH
 from stablekeras.hazards.division import QUOTIENTS, is_count
 from stablekeras.hazards.hazard import Hazard
 from stablekeras.hazards.site import figure
 
-__all__ = ["HAZARDS"]
+__all__ = ["HAZARDS", "is_feature"]
+
+_WEIGHTED = ("MatMul", "BatchMatMul", "Einsum", "Conv", "DepthwiseConv")
+_SCALED = frozenset({"Add", "AddV2", "Sub", "Mul", "RealDiv"})
+
+
+def is_feature(execution, chain):
+    """Returns whether an Inf of the batch is data, and not a mask.
+
+    What meets weights, at most scaled before, is data; a mask selects, or is
+    added to what a softmax makes finite again.
+
+    Args:
+        execution: The `Execution`.
+        chain: Numbers of the nodes from the Inf to the loss or gradient.
+    """
+    if chain[0] not in execution.sources:
+        return False
+    for node in (execution.nodes[number] for number in chain[1:]):
+        if node.type.startswith(_WEIGHTED):
+            return True
+        made_nan = any(
+            o.stats is not None and o.stats.nan for o in node.outputs
+        )
+        if made_nan or node.type not in LOOKED_THROUGH | _SCALED:
+            return False
+    return False
 
 
 def _array(site, found):

@@ -414,6 +414,7 @@ class NaNWatch(keras.callbacks.Callback):
         seen = self._rollback.back(self._optimizers())
         self.model.reset_metrics()
         self._good_logs = None
+        self._good_steps = 0  # They are undone with the rest.
         self._retrace_unless(seen)
         return "go on" if seen else "leave"
 

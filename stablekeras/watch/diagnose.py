@@ -17,6 +17,7 @@ from stablekeras.graphs.match import look_through
 from stablekeras.graphs.run import run
 from stablekeras.graphs.trace import array_paths, trace
 from stablekeras.hazards.catalogue import UNKNOWN, recognize
+from stablekeras.hazards.data import is_feature
 from stablekeras.hazards.division import is_selection
 from stablekeras.hazards.site import Site, figure
 from stablekeras.watch.records import Diagnosis, Trace
@@ -305,9 +306,10 @@ def _past_deliberate(execution, found, site):
         or root.node.number in execution.sources
         or _is_log_of_mask(site)
     )
-    if not deliberate:
+    chain = found.chain((root.node.number, root.output))
+    if not deliberate or is_feature(execution, chain):
         return site
-    for number in found.chain((root.node.number, root.output))[1:]:
+    for number in chain[1:]:
         node = execution.nodes[number]
         for output, measured in enumerate(node.outputs):
             mask = found.wanted.get((number, output))

@@ -173,6 +173,20 @@ def test_rollback_returns_to_the_snapshot():
     assert differing(after[BAD_BATCH], before[0]) == []
 
 
+def test_an_epoch_that_was_rolled_back_whole_has_no_mean():
+    """With its last step refused no step is left: NaN, not 0."""
+    x, y = data()
+    bad = x.copy()
+    bad[-1, 0] = np.nan
+    watching = watch("rollback", max_consecutive_skips=1)
+    model = compiled("adam", jit_compile=False)
+    history = fit(model, bad, y, [watching], epochs=1)
+    assert [(i.step, i.action) for i in watching.incidents] == [
+        (BATCHES - 1, "rollback")
+    ]
+    assert np.isnan(history.history["loss"]).all()
+
+
 SCHEDULE = keras.optimizers.schedules.ExponentialDecay
 
 

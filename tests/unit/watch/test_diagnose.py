@@ -132,3 +132,48 @@ def test_nothing_is_changed():
 
     assert stablekeras.diagnose(fn, X).code == "SK110"
     assert counter.numpy() == 0
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_an_inf_in_a_feature_is_a_fault_of_the_data(scaled):
+    """The loss is finite (tanh is 1) and the gradient 0 * Inf: rows count."""
+    weight = tf.Variable(np.ones((3, 1), "float32"))
+    x = np.ones((4, 3), "float32")
+    x[[1, 3], 2] = np.inf
+
+    def fn(x):
+        x = (x - 0.5) / 2.0 if scaled else x
+        return tf.reduce_sum(tf.tanh(x @ weight))
+
+    diagnosis = stablekeras.diagnose(fn, x)
+    assert (diagnosis.code, diagnosis.samples) == ("SK501", (1, 3))
+
+
+def test_an_inf_in_a_mask_is_meant():
+    """What is added before a softmax may be -Inf, until a row has no other."""
+    weight = tf.Variable(np.ones((3, 3), "float32"))
+    x = np.eye(3, dtype="float32")
+    mask = np.zeros((3, 3), "float32")
+    mask[1, :2] = -np.inf
+
+    def fn(x, mask):
+        return tf.reduce_sum(tf.nn.softmax(x @ weight + mask) * x)
+
+    assert stablekeras.diagnose(fn, x, mask) is None
+    mask[1, 2] = -np.inf
+    diagnosis = stablekeras.diagnose(fn, x, mask)
+    assert (diagnosis.code, diagnosis.samples) == ("SK505", (1,))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_nan_that_max_pooling_hides_is_found(dtype):
+    """A window of nothing but NaN pools to a finite number on a CPU."""
+    x = np.ones((3, 4, 4, 1), dtype)
+    x[2] = 0.0
+
+    def fn(x):
+        y = tf.nn.max_pool2d(x / x, 2, 2, "VALID")
+        return tf.reduce_sum(tf.cast(tf.reduce_mean(y, (1, 2)), "float32"))
+
+    diagnosis = stablekeras.diagnose(fn, x)
+    assert (diagnosis.op_type, diagnosis.samples) == ("RealDiv", (2,))
