@@ -1,0 +1,131 @@
+"""Break trainings at random places, and count what a watch makes of it.
+
+    python benchmarks/faults.py [--seed 2026] [--count 1000] [--settings 42]
+        [--mirrored 4] [--kinds mlp cnn ...] [--unguarded] [--write]
+
+Each fault is one training with one value that is not finite, or huge, at a
+random place, step and rows; beside it runs the same training in health. What
+is true of a fault is decided by Keras without this package: see
+`tests/faults/oracle.py`. `--unguarded` takes the watch out, to show what the
+counters count. Ends with an error if a figure is not as it must be.
+"""
+
+import argparse
+import collections
+import os
+import pathlib
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+import page
+import tensorflow as tf
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from tests.faults.campaign import campaign
+from tests.faults.draw import settings
+from tests.faults.kinds import KINDS
+
+COLUMNS = {
+    "detected": "detected",
+    "step": "step right",
+    "rows": "rows right",
+    "poisoned": "poisoned",
+    "equal": "state bit-equal",
+    "as_keras": "as plain Keras",
+    "finished": "finished",
+    "alarm": "alarm at no harm",
+    "false_alarms": "false alarms in health",
+}
+
+
+def share(outcomes, name):
+    """Returns "how many of how many" of the outcomes a figure counts for."""
+    found = [getattr(o, name) for o in outcomes]
+    found = [bool(value) for value in found if value is not None]
+    return f"{sum(found)}/{len(found)}" if found else "–"
+
+
+def table(outcomes, head, group):
+    """Returns the table of the outcomes, one row a group and one for all."""
+    groups = collections.defaultdict(list)
+    for outcome in outcomes:
+        groups[group(outcome.fault)].append(outcome)
+    result = page.Table(head, "faults", "harmful", *COLUMNS.values())
+    for name, members in [*sorted(groups.items()), ("**all**", outcomes)]:
+        result.row(
+            name,
+            len(members),
+            sum(o.harmful for o in members),
+            *(share(members, column) for column in COLUMNS),
+        )
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--settings", type=int, default=42)
+    parser.add_argument("--mirrored", type=int, default=4)
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS))
+    parser.add_argument("--unguarded", action="store_true")
+    parser.add_argument("--write", action="store_true")
+    args = parser.parse_args()
+    if args.mirrored:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+        )
+    start, used = time.perf_counter(), time.process_time()
+    outcomes = campaign(
+        settings(args.settings, args.seed, args.kinds, args.mirrored),
+        args.seed,
+        args.count,
+        guarded=not args.unguarded,
+        tell=_tell,
+    )
+    minutes = (time.perf_counter() - start) / 60
+    used = (time.process_time() - used) / 60
+    wrong = [o for o in outcomes if o.failures]
+    print(f"\n{len(wrong)} of {len(outcomes)} not as they must be\n")
+    tables = [
+        table(outcomes, "model", lambda fault: fault.setting.kind),
+        table(outcomes, "place", lambda fault: fault.place),
+        table(outcomes, "value", _value),
+        table(outcomes, "training", _training),
+        table(outcomes, "action", lambda fault: fault.action),
+    ]
+    print(f"\n{minutes:.0f} minutes, {used:.0f} of the processor")
+    if args.write:
+        note = page.setting(f"{used:.0f} minutes of the processor")
+        page.write("faults.campaign", *tables, note)
+    if wrong and not args.unguarded:
+        sys.exit(1)
+
+
+def _value(fault):
+    return fault.value if isinstance(fault.value, str) else "finite, huge"
+
+
+def _training(fault):
+    setting = fault.setting
+    if setting.replicas > 1:
+        return "2 replicas"
+    return setting.precision + (", XLA" if setting.jit else "")
+
+
+def _tell(outcome):
+    if outcome.failures:
+        names = ", ".join(outcome.failures)
+        print(f"{names}: {outcome.fault}: {outcome.note}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
