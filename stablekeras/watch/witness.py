@@ -82,10 +82,13 @@ class Witness:
         except Exception as error:
             _log.warning(
                 "All workers must be there to explain an incident. Received: "
-                "%s: %s. It is told as this one saw it.",
+                "%s: %s. The incident is told without what worker %s found.",
                 type(error).__name__,
                 error,
+                rank,
             )
+            if rank != self._workers.rank:  # These rows are not at fault.
+                incident = dataclasses.replace(incident, batch=None, logs={})
             return incident, badness
 
     def _statistics(self):
