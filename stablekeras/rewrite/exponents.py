@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from stablekeras.rewrite.linear import Linear, log_sigmoid, plain
+from stablekeras.rewrite.linear import Linear, log_add, log_sigmoid, plain
 from stablekeras.rewrite.totals import log_total
 
 __all__ = ["ExponentsMixin"]
@@ -53,6 +53,8 @@ class ExponentsMixin:
         if op.type == "Log":
             inner = self.of(op.inputs[0])
             return inner.log if inner.bare and inner.log else None
+        if op.type == "Log1p":
+            return self._log1p(op.inputs[0])
         if op.type == "Softplus":
             z = self.linear(op.inputs[0], depth + 1)
             return log_sigmoid(z.times(-1.0)).times(-1.0)
@@ -60,6 +62,12 @@ class ExponentsMixin:
             z = self.linear(op.inputs[0], depth + 1)
             return z.plus(log_total(self, z, op.inputs[0]), -1.0)
         return None
+
+    def _log1p(self, tensor):
+        inner = self.of(tensor)
+        if not inner.bare or not inner.log:
+            return None
+        return log_add([Linear(), inner.log])
 
     def constant_along(self, axes):
         """Returns a function of an atom: whether it has size 1 there."""

@@ -10,9 +10,10 @@ import math
 
 import tensorflow as tf
 
+from stablekeras.rewrite.contractions import contraction
 from stablekeras.rewrite.exponents import ExponentsMixin
 from stablekeras.rewrite.factor import Factor, product, quotient, spread
-from stablekeras.rewrite.linear import Atom, Linear, log_sigmoid
+from stablekeras.rewrite.linear import Atom, Linear, log_cosh, log_sigmoid
 from stablekeras.rewrite.moves import MOVES, MovesMixin
 from stablekeras.rewrite.reading import is_float
 from stablekeras.rewrite.special import log_erfc_of
@@ -20,7 +21,6 @@ from stablekeras.rewrite.terms import Leaf, Term, raw
 from stablekeras.rewrite.totals import (
     GUARD,
     log_total,
-    matrix_product,
     total,
     total_along,
 )
@@ -84,6 +84,9 @@ class Factors(MovesMixin, ExponentsMixin):
         z = self.linear(op.inputs[0])
         total = log_total(self, z, op.inputs[0])
         return Factor(None, z.plus(total, -1.0))
+
+    def _Cosh(self, op):
+        return Factor(None, log_cosh(self.linear(op.inputs[0])))
 
     def _Erfc(self, op):
         return Factor(None, log_erfc_of(self.linear(op.inputs[0])))
@@ -232,26 +235,39 @@ class Factors(MovesMixin, ExponentsMixin):
         return total_along(self, op, kind)
 
     def _MatMul(self, op):
-        return matrix_product(self, op)
+        return contraction(self, op)
 
-    _BatchMatMulV2 = _MatMul
+    _BatchMatMulV2 = _BatchMatMul = _Einsum = _MatMul
 
     def _Prod(self, op):
+        keep = op.get_attr("keep_dims")
+        return self._product_along(
+            op, lambda x, axes: tf.reduce_sum(x, axes, keepdims=keep), "sum"
+        )
+
+    def _Cumprod(self, op):
+        options = {name: op.get_attr(name) for name in ("exclusive", "reverse")}
+        return self._product_along(
+            op, lambda x, axis: tf.cumsum(x, axis, **options), "cumsum"
+        )
+
+    def _product_along(self, op, add, name):
         a = self.of(op.inputs[0])
         if not a.bare or not a.log:
             return None
         source = self.reading.source(op.inputs[0])
         inner = Atom(
             "moved",
-            ("Prod", a.log.key, id(op)),
+            (op.type, a.log.key, id(op)),
             lambda: Term(
-                lambda x, axes: tf.reduce_sum(
-                    x, axes, keepdims=op.get_attr("keep_dims")
-                ),
+                add,
                 (spread(a.log.term(), source), raw(op.inputs[1])),
-                "sum({0})",
+                f"{name}({{0}})",
             ),
+            a.log,
         )
+        if self.is_chance(source):
+            inner.kind = "log_chance"
         return Factor(None, inner.linear(), a.guarded)
 
     def _Cumsum(self, op):

@@ -19,6 +19,7 @@ __all__ = [
     "Linear",
     "add_terms",
     "log_add",
+    "log_cosh",
     "log_one_minus_exp",
     "log_sigmoid",
     "log_sum",
@@ -86,9 +87,11 @@ class Linear:
 
     def folded(self):
         """Returns `([(factor, atom)], const)` in the most accurate form."""
-        rest, pieces = self, []
-        for fold in (_fold_softmax, _fold_pairs, _fold_sigmoid):
-            for key, (atom, _) in self.parts.items():
+        rest, pieces = _fold_all_softmaxes(self)
+        # What stands around others first: inside, they are still together.
+        order = sorted(self.parts.items(), key=lambda p: -p[1][0].depth)
+        for key, (atom, _) in order:
+            for fold in (_fold_softmax, _fold_pairs, _fold_sigmoid):
                 if key in rest.parts:
                     rest, found = fold(rest, key, atom)
                     pieces += found
@@ -125,6 +128,16 @@ class Atom:
         self.make = make
         self.arg = arg
         self.axes = axes
+        # How many functions stand inside each other.
+        self.depth = 1 + max(
+            (
+                inner.depth
+                for part in (arg if isinstance(arg, list) else [arg])
+                if isinstance(part, Linear)
+                for inner, _ in part.parts.values()
+            ),
+            default=0,
+        )
         self._term = None
 
     def term(self):
@@ -205,6 +218,18 @@ def _log_sigmoid_atom(arg):
     return Atom("log_sigmoid", arg.key, make, arg)
 
 
+def log_cosh(arg):
+    """Returns `log(cosh(arg))` as a sum."""
+    if arg.parts[min(arg.parts, key=_order)][1] < 0:
+        arg = arg.times(-1.0)
+    return Atom(
+        "log_cosh",
+        arg.key,
+        lambda: Term(native.log_cosh, (arg.term(),), "log_cosh({0})"),
+        arg,
+    ).linear()
+
+
 def log_add(logs):
     """Returns `log(exp(a) + exp(b) + ...)`, entry by entry, as a sum."""
     if len(logs) == 2:
@@ -212,6 +237,8 @@ def log_add(logs):
             if not one:  # log(c + exp(x)) = log(c) + softplus(x - log(c))
                 x = other.plus(one, -1.0)
                 return one.plus(x).plus(log_sigmoid(x), -1.0)
+        if logs[0].key == logs[1].times(-1.0).key:
+            return log_cosh(logs[0]).plus(Linear(const=math.log(2.0)))
     return Atom(
         "log_add",
         tuple(log.key for log in logs),
@@ -283,17 +310,30 @@ def log_one_minus_exp(arg):
     ).linear()
 
 
-def _fold_softmax(rest, key, atom):
-    """Returns `z - logsumexp(z)` as `log_softmax(z)`."""
-    factor = rest.parts[key][1]
-    if atom.kind != "log_sum" or atom.axes is None or len(atom.axes) != 1:
-        return rest, []
-    rate = rest.share(atom.arg)
-    if rate * factor >= 0:
-        return rest, []
-    count = math.copysign(min(abs(rate), abs(factor)), rate)
+def _is_normalizer(atom):
+    """Whether `arg - atom` is a `log_softmax`."""
+    return atom.kind == "log_sum" and len(atom.axes or ()) == 1
+
+
+def _fold_all_softmaxes(log):
+    """Returns `a - b - logsumexp(a) + logsumexp(b)` as two `log_softmax`.
+
+    Each is rounded by what it is, not by the greatest logit. Only where
+    nothing of the logits is left.
+    """
+    sums = [p for p in log.parts.values() if _is_normalizer(p[0])]
+    rest, inside = log, set()
+    for atom, factor in sums:
+        rest = rest.plus(atom.linear(), -factor).plus(atom.arg, factor)
+        inside |= atom.arg.parts.keys()
+    if len(sums) < 2 or inside & rest.parts.keys():
+        return log, []
+    return rest, [(-c, _log_softmax_atom(atom)) for atom, c in sums]
+
+
+def _log_softmax_atom(atom):
     axis = atom.axes[0]
-    softmax = Atom(
+    return Atom(
         "log_softmax",
         (atom.arg.key, axis),
         lambda: Term(
@@ -304,8 +344,19 @@ def _fold_softmax(rest, key, atom):
         atom.arg,
         atom.axes,
     )
+
+
+def _fold_softmax(rest, key, atom):
+    """Returns `z - logsumexp(z)` as `log_softmax(z)`."""
+    factor = rest.parts[key][1]
+    if not _is_normalizer(atom):
+        return rest, []
+    rate = rest.share(atom.arg)
+    if rate * factor >= 0:
+        return rest, []
+    count = math.copysign(min(abs(rate), abs(factor)), rate)
     rest = rest.plus(atom.arg, -count).plus(atom.linear(), count)
-    return rest, [(count, softmax)]
+    return rest, [(count, _log_softmax_atom(atom))]
 
 
 def _fold_pairs(rest, key, atom):

@@ -10,13 +10,17 @@ import math
 import tensorflow as tf
 
 __all__ = [
+    "cross_entropy",
     "log1mexp",
+    "log_cosh",
     "log_sigmoid",
     "log_softmax",
+    "log_softplus",
     "logaddexp",
     "logsumexp",
     "sigmoid",
     "softmax",
+    "tanh",
 ]
 
 _LN2 = math.log(2.0)
@@ -33,9 +37,49 @@ def sigmoid(x):
     return tf.where(x < 0, e, tf.ones_like(e)) / (1 + e)
 
 
+def tanh(x):
+    """Computes `tanh(x)`; so does its derivative where x is large."""
+    a = _minus_abs(x) * 2.0
+    value = tf.math.expm1(a) / (1.0 + tf.exp(a))
+    return tf.where(x < 0, value, -value)
+
+
 def log_sigmoid(x):
     """Computes `log(sigmoid(x))`."""
     return -tf.nn.softplus(-x)
+
+
+def cross_entropy(y, x):
+    """Computes `y * log_sigmoid(x) + (1 - y) * log_sigmoid(-x)`.
+
+    By one softplus, of the side that is less likely by the label: what is
+    taken from it never comes near it.
+    """
+    side = 1.0 - 2.0 * tf.cast(y > 0.5, x.dtype)
+    x = x * side
+    return tf.minimum(y, 1.0 - y) * x - tf.nn.softplus(x)
+
+
+def log_softplus(x):
+    """Computes `log(log(1 + exp(x)))`, which tends to `x`.
+
+    Below -15 by the series of `log(log1p(e) / e)` in `e = exp(x)`.
+    """
+    far = x < -15.0
+    near = tf.math.log(tf.nn.softplus(tf.where(far, tf.zeros_like(x), x)))
+    low = tf.where(far, x, tf.fill(tf.shape(x), tf.constant(-15.0, x.dtype)))
+    e = tf.exp(low)
+    return tf.where(far, low - e / 2.0 + e * e * (5.0 / 24.0), near)
+
+
+def log_cosh(x):
+    """Computes `log(cosh(x))`, of a small `x` by `cosh(x) - 1`."""
+    near = tf.abs(x) < 1.0
+    small = tf.where(near, x, tf.zeros_like(x))
+    rest = tf.square(tf.math.expm1(small)) * tf.exp(-small) / 2.0
+    m = _minus_abs(tf.where(near, tf.ones_like(x), x))
+    far = tf.nn.softplus(2.0 * m) - m - _LN2
+    return tf.where(near, tf.math.log1p(rest), far)
 
 
 def logaddexp(a, b):

@@ -30,6 +30,18 @@ _MOVES = frozenset(
         "Min",
     }
 )
+# Ops that repeat one number: the place of the input, or the number.
+_FILLED = {
+    "ZerosLike": (None, 0.0),
+    "OnesLike": (None, 1.0),
+    "Fill": (1, None),
+    "BroadcastTo": (0, None),
+}
+# The place of the diagonal, and inputs that say it is the main one.
+_DIAGONALS = {
+    "MatrixDiagV3": (0, {1: 0, 2: -1, 3: -1}),
+    "MatrixSetDiagV3": (1, {2: 0}),
+}
 _ANY = (-math.inf, math.inf)
 
 
@@ -63,6 +75,8 @@ class Reading:
                 and is_float(op.inputs[0])
             ):
                 tensor = op.inputs[0]
+            elif (inner := _diagonal_put(op)) is not None:
+                tensor = inner
             elif op.type == "Placeholder":
                 outer = self._captured(tensor)
                 if outer is None:
@@ -96,7 +110,13 @@ class Reading:
     def scalar(self, tensor):
         """Returns the one number a constant is made of, or `None`."""
         value = self.constant(tensor)
-        if value is None or np.size(value) == 0:
+        if value is None:
+            op = getattr(self.source(tensor), "op", None)
+            if op is None or op.type not in _FILLED:
+                return None
+            place, number = _FILLED[op.type]
+            return number if place is None else self.scalar(op.inputs[place])
+        if np.size(value) == 0:
             return None
         flat = np.asarray(value).ravel()
         if flat.dtype.kind not in "fiu" and flat.dtype.name != "bfloat16":
@@ -253,6 +273,17 @@ class Reading:
         if rank is None:
             return tuple(sorted(found)) if min(found, default=0) >= 0 else None
         return tuple(sorted(a % rank for a in found))
+
+
+def _diagonal_put(op):
+    """Returns what was put on the diagonal that an op takes, or `None`."""
+    if op.type != "MatrixDiagPartV3" or tf.get_static_value(op.inputs[1]) != 0:
+        return None
+    made = op.inputs[0].op
+    place, whole = _DIAGONALS.get(made.type, (None, {}))
+    if any(tf.get_static_value(made.inputs[i]) != n for i, n in whole.items()):
+        return None
+    return None if place is None else made.inputs[place]
 
 
 def _attributes(op):

@@ -4,12 +4,12 @@ import math
 
 import tensorflow as tf
 
+from stablekeras.rewrite.differences import difference
 from stablekeras.rewrite.factor import Factor, spread
 from stablekeras.rewrite.linear import (
     Atom,
     Linear,
     log_add,
-    log_one_minus_exp,
     log_sigmoid,
     log_sum,
 )
@@ -19,15 +19,17 @@ from stablekeras.rewrite.special import (
     log_erfc_of,
     log_one_minus_softmax,
 )
-from stablekeras.rewrite.terms import Leaf, Number, Term, moved, raw
+from stablekeras.rewrite.terms import Number, Term, moved, raw
 
 __all__ = [
     "GUARD",
     "complement",
     "log_total",
-    "matrix_product",
+    "shifted_by",
+    "summands",
     "total",
     "total_along",
+    "usable",
 ]
 
 # A bound or an added constant up to this is a guard against log(0).
@@ -43,7 +45,7 @@ def total(factors, signed):
         signed: `(sign, tensor)` of each summand.
     """
     dtype = signed[0][1].dtype
-    const, parts = _flat(factors, signed)
+    const, parts = summands(factors, signed)
     if not 1 <= len(parts) <= 16:
         return None
     if len(parts) == 1:
@@ -69,17 +71,14 @@ def total(factors, signed):
             return Factor(None, log, guarded)
         if sorted(signs) == [-1.0, 1.0]:
             large, small = logs if signs[0] > 0 else logs[::-1]
-            gap = large.plus(small, -1.0)
-            if not gap:
-                return None
-            return Factor(None, large.plus(log_one_minus_exp(gap)), guarded)
+            return difference(large, small, guarded)
     weighed = [(_signed(sign, f.weight), f.log.term()) for sign, f in found]
     if const:
         weighed.append((Number(const), Number(0.0)))
     return _weighted(weighed, guarded)
 
 
-def _flat(factors, signed):
+def summands(factors, signed):
     """Returns the constant and the other summands of nested sums."""
     const, pending = 0.0, list(signed)[::-1]
     parts: list = []
@@ -149,6 +148,11 @@ def complement(factors, tensor, sign=-1.0):
 
     Only functions for which the difference loses digits are known.
     """
+    number = factors.reading.scalar(tensor)
+    if number is not None:
+        if 1.0 + sign * number <= 0:
+            return None
+        return Factor(None, Linear(const=math.log1p(sign * number)))
     tensor = factors.reading.source(tensor)
     op = tensor.op
     if op.type == "Erf":
@@ -168,6 +172,20 @@ def complement(factors, tensor, sign=-1.0):
         arg = factors.linear(root.op.inputs[0]).times(2.0)
         both = log_sigmoid(arg).plus(log_sigmoid(arg.times(-1.0)))
         return Factor(None, both.plus(Linear(const=math.log(4.0))))
+    if op.type in ("SelectV2", "Select"):
+        a = complement(factors, op.inputs[1])
+        b = complement(factors, op.inputs[2])
+        if a and b and a.bare and b.bare:
+            log = Atom(
+                "log_chance",
+                ("rest", id(op)),
+                lambda: Term(
+                    tf.where,
+                    (raw(op.inputs[0]), a.log.term(), b.log.term()),
+                    "where({0}, {1}, {2})",
+                ),
+            )
+            return Factor(None, log.linear(), a.guarded or b.guarded)
     base = factors.of(tensor)
     if not base.bare or not base.log:
         return None
@@ -188,30 +206,15 @@ def complement(factors, tensor, sign=-1.0):
                 ),
             )
             return Factor(None, log.linear(), inside.guarded)
-    if op.type in ("SelectV2", "Select"):
-        a = complement(factors, op.inputs[1])
-        b = complement(factors, op.inputs[2])
-        if a and b and a.bare and b.bare:
-            log = Atom(
-                "log_chance",
-                ("rest", id(op)),
-                lambda: Term(
-                    tf.where,
-                    (raw(op.inputs[0]), a.log.term(), b.log.term()),
-                    "where({0}, {1}, {2})",
-                ),
-            )
-            return Factor(None, log.linear(), a.guarded or b.guarded)
-    number = factors.reading.bounds(tensor)
     atom = base.log.only("log_sigmoid")
     if atom is not None:
         return Factor(None, log_sigmoid(atom.arg.times(-1.0)), base.guarded)
     atom = base.log.only("log_softmax")
     if atom is not None:
         return Factor(None, _log_rest(atom), base.guarded)
-    if number[0] >= 0 and number[1] <= 0:
-        return None
-    return Factor(None, log_one_minus_exp(base.log.times(-1.0)), base.guarded)
+    return difference(
+        Linear(), base.log, base.guarded, factors.is_chance(tensor)
+    )
 
 
 def _root_of_square(factors, op):
@@ -252,7 +255,7 @@ def _weighted(weighed, guarded):
         top = logs[0]
         for log in logs[1:]:
             top = tf.maximum(top, log)
-        return _usable(top)
+        return usable(top)
 
     shift = Term(peak, flat, "max")
 
@@ -271,7 +274,7 @@ def _weighted(weighed, guarded):
         for i in range(len(weighed))
     )
     weight = Term(weigh, [shift, *flat], text)
-    return Factor(weight, _shift(shift).linear(), guarded)
+    return Factor(weight, shifted_by(shift).linear(), guarded)
 
 
 def _same_shape(tensors):
@@ -281,12 +284,14 @@ def _same_shape(tensors):
     return [t if t.shape == like.shape else t + like for t in tensors]
 
 
-def _usable(peak):
+def usable(peak):
+    """Returns a greatest exponent to take out, 0 where it is not finite."""
     finite = tf.math.is_finite(peak)
     return tf.stop_gradient(tf.where(finite, peak, tf.zeros_like(peak)))
 
 
-def _shift(term):
+def shifted_by(term):
+    """Returns the atom of an exponent that was taken out."""
     return Atom("shift", id(term), lambda: term)
 
 
@@ -317,7 +322,7 @@ def total_along(factors, op, kind):
     def peak(w, x):
         low = tf.constant(-math.inf, x.dtype)
         x = tf.where(tf.equal(w, 0), low, x)
-        return _usable(tf.reduce_max(x, axes, keepdims=True))
+        return usable(tf.reduce_max(x, axes, keepdims=True))
 
     top = Term(peak, (base.weight, log), "max({1})")
     weight = Term(
@@ -331,7 +336,9 @@ def total_along(factors, op, kind):
     shift = top
     if not keep:
         shift = Term(lambda m: tf.squeeze(m, axes), (top,), "{0}")
-    return Factor(weight, _shift(shift).linear().plus(mean, -1.0), base.guarded)
+    return Factor(
+        weight, shifted_by(shift).linear().plus(mean, -1.0), base.guarded
+    )
 
 
 def log_total(factors, z, tensor):
@@ -385,42 +392,3 @@ def _log_count(source, axes):
         "log(n)",
     )
     return Atom("tensor_count", (id(source), axes), lambda: term).linear()
-
-
-def matrix_product(factors, op):
-    """Returns the factor of `exp(a) @ b`, or `None`."""
-    flags = ("transpose_a", "transpose_b", "adj_x", "adj_y")
-    if any(name in op.node_def.attr and op.get_attr(name) for name in flags):
-        return None
-    a, b = factors.of(op.inputs[0]), factors.of(op.inputs[1])
-    a_log = a.log if a.bare else Linear()
-    b_log = b.log if b.bare else Linear()
-    if not a_log and not b_log:
-        return None
-    log = Linear()
-    args: list[Term] = []
-    slots: list[str] = []
-    for factor, inner, tensor, axis in (
-        (a, a_log, op.inputs[0], -1),
-        (b, b_log, op.inputs[1], -2),
-    ):
-        source = factors.reading.source(tensor)
-        if not inner:
-            if factor.log:
-                return None
-            args.append(Leaf(source))
-            slots.append(f"{{{len(args) - 1}}}")
-            continue
-        term = spread(inner.term(), source)
-        top = Term(
-            lambda x, axis=axis: _usable(tf.reduce_max(x, axis, keepdims=True)),
-            (term,),
-            "max({0})",
-        )
-        args.append(
-            Term(lambda x, m: tf.exp(x - m), (term, top), "exp({0} - max)")
-        )
-        slots.append(f"{{{len(args) - 1}}}")
-        log = log.plus(_shift(top).linear())
-    weight = Term(tf.matmul, args, f"{slots[0]} @ {slots[1]}")
-    return Factor(weight, log)

@@ -4,10 +4,22 @@
 keep what is left away from where it fails.
 """
 
-from stablekeras.rewrite.patterns import logs, masks, ratios, roots, traps
+from stablekeras.rewrite.patterns import (
+    cross_entropy,
+    logs,
+    masks,
+    ratios,
+    roots,
+    traps,
+)
 
 __all__ = ["ALL", "FORMULAS", "GUARDS"]
 
-FORMULAS = (*logs.PATTERNS, *ratios.PATTERNS, *masks.PATTERNS)
+FORMULAS = (
+    *cross_entropy.PATTERNS,
+    *logs.PATTERNS,
+    *ratios.PATTERNS,
+    *masks.PATTERNS,
+)
 GUARDS = (*traps.PATTERNS, *roots.PATTERNS)
 ALL = (*FORMULAS, *GUARDS)

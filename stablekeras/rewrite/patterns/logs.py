@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from stablekeras.rewrite import native
+from stablekeras.rewrite.differences import log_of
 from stablekeras.rewrite.linear import add_terms
 from stablekeras.rewrite.pattern import Pattern, Proposal
 from stablekeras.rewrite.patterns.exact import is_benign, neg_of
@@ -10,6 +12,7 @@ from stablekeras.rewrite.totals import complement
 
 __all__ = ["PATTERNS", "log_term"]
 
+_SOFTPLUS = ("Softplus", "Log", "Log1p")
 _AROUND = ("moved", "chosen", "joined", "log_chance")
 _CODES = {
     "log_softmax": "SK101",
@@ -19,28 +22,29 @@ _CODES = {
     "log_erfc": "SK103",
     "log_sum": "SK304",
     "log_add": "SK304",
+    "log_cosh": "SK304",
 }
 
 
 def log_term(factor):
     """Returns the term of the logarithm of a factor."""
-    log = factor.log.term()
-    if factor.weight is None:
-        return log
-    weight = Term(tf.math.log, (factor.weight,), "log({0})")
-    return add_terms(weight, log)
+    weight, log = log_of(factor)
+    if weight is None:
+        return log.term()
+    return add_terms(Term(tf.math.log, (weight,), "log({0})"), log.term())
 
 
 def _code_of(context, factor, op):
     """Returns the code of the hazard that a log of this factor is."""
-    pieces, _ = factor.log.folded()
+    log = log_of(factor)[1]
+    pieces, _ = log.folded()
     kinds = [atom.kind for _, atom in pieces]
     if any(c < 0 and atom.kind == "log_sigmoid" for c, atom in pieces):
         return "SK302"
     for kind, code in _CODES.items():
         if kind in kinds:
             return code
-    return _code_inside(factor.log) or "SK106"
+    return _code_inside(log) or "SK106"
 
 
 def _code_inside(log):
@@ -65,6 +69,20 @@ def _log(context, op):
     if factor.log:
         return Proposal(_code_of(context, factor, op), log_term(factor))
     return _log_near_one(context, op)
+
+
+def _log_of_softplus(context, op):
+    """Rewrites `log(softplus(x))`, by whichever formula it is one."""
+    if context.reading.source(op.inputs[0]).op.type not in _SOFTPLUS:
+        return None
+    pieces, const = context.factors.linear(op.inputs[0]).folded()
+    if const or [(c, a.kind) for c, a in pieces] != [(-1.0, "log_sigmoid")]:
+        return None
+    x = pieces[0][1].arg.times(-1.0)
+    if x.const or not x:
+        return None
+    term = Term(native.log_softplus, (x.term(),), "log_softplus({0})")
+    return Proposal("SK106", term)
 
 
 def _log_near_one(context, op):
@@ -187,6 +205,14 @@ PATTERNS = (
         "log(prod(x)), log(cumprod(x)), log(det(A))",
         "sum(log(x)), cumsum(log(x)), slogdet(A)",
         _log_product,
+    ),
+    Pattern(
+        "log of softplus",
+        ("SK106",),
+        frozenset({"Log"}),
+        "log(softplus(x)), log(log(1 + exp(x)))",
+        "log_softplus(x), which tends to x",
+        _log_of_softplus,
     ),
     Pattern(
         "log1p of exponentials",

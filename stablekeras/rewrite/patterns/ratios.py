@@ -5,12 +5,13 @@ import math
 import tensorflow as tf
 
 from stablekeras.rewrite import native
+from stablekeras.rewrite.linear import Linear
 from stablekeras.rewrite.pattern import Pattern, Proposal
 from stablekeras.rewrite.patterns.exact import is_benign
 from stablekeras.rewrite.shield import shield
 from stablekeras.rewrite.special import exp_where
 from stablekeras.rewrite.terms import Leaf, Term
-from stablekeras.rewrite.totals import complement
+from stablekeras.rewrite.totals import complement, summands
 
 __all__ = ["PATTERNS", "value_term"]
 
@@ -74,6 +75,35 @@ def _code(factor, op):
     if kinds == {"log_sigmoid"}:
         return "SK305"
     return "SK306"
+
+
+def _signed_logs(factors, tensor):
+    """Returns `{log.key: (sign, log)}` of a sum of exponentials, or `None`."""
+    const, parts = summands(factors, [(1.0, tensor)])
+    found = [(sign, factors.of(t)) for sign, t in parts]
+    if len(parts) + bool(const) != 2 or not all(f.bare for _, f in found):
+        return None
+    logs = [(sign, f.log) for sign, f in found]
+    if const:
+        log = Linear(const=math.log(abs(const)))
+        logs.append((math.copysign(1.0, const), log))
+    return {log.key: (sign, log) for sign, log in logs}
+
+
+def _tanh(context, op):
+    """Rewrites `(exp(a) - exp(b)) / (exp(a) + exp(b))`."""
+    above = _signed_logs(context.factors, op.inputs[0])
+    if above is None or {s for s, _ in above.values()} != {1.0, -1.0}:
+        return None
+    below = _signed_logs(context.factors, op.inputs[1])
+    if below is None or below.keys() != above.keys():
+        return None
+    if any(sign < 0 for sign, _ in below.values()):
+        return None
+    half = Linear()
+    for sign, log in above.values():
+        half = half.plus(log, 0.5 * sign)
+    return Proposal("SK306", Term(native.tanh, (half.term(),), "tanh({0})"))
 
 
 def _ratio(context, op):
@@ -158,6 +188,14 @@ def _overflows(x):
 
 
 PATTERNS = (
+    Pattern(
+        "tanh of exponentials",
+        ("SK306",),
+        frozenset({"RealDiv", "Div"}),
+        "(exp(a) - exp(b)) / (exp(a) + exp(b))",
+        "tanh((a - b) / 2)",
+        _tanh,
+    ),
     Pattern(
         "ratio of exponentials",
         ("SK204", "SK303", "SK305", "SK306", "SK308"),
