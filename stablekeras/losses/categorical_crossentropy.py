@@ -11,7 +11,7 @@ from stablekeras.losses.checks import (
     check_not_negative,
 )
 from stablekeras.losses.fused import dense_crossentropy
-from stablekeras.losses.inputs import prepare, same_shape
+from stablekeras.losses.inputs import prepare, same_shape, smooth_labels
 from stablekeras.losses.kernels import categorical_from_probabilities
 from stablekeras.losses.logits import logits_of
 from stablekeras.losses.origin import cast_probabilities
@@ -22,18 +22,9 @@ from stablekeras.ops.symbolic import stable
 __all__ = [
     "CategoricalCrossentropy",
     "categorical_crossentropy",
-    "smooth_labels",
     "warn_of_one_class",
     "z_term",
 ]
-
-
-def smooth_labels(y_true, label_smoothing, axis):
-    """Mixes labels with the uniform distribution over the classes."""
-    if not label_smoothing:
-        return y_true
-    classes = kops.cast(kops.shape(y_true)[axis], y_true.dtype)
-    return y_true * (1.0 - label_smoothing) + label_smoothing / classes
 
 
 def warn_of_one_class(y_pred, axis, name):
@@ -124,7 +115,6 @@ def categorical_crossentropy(
     y_true, y_pred, dtype = prepare(y_true, y_pred, cast_probabilities)
     warn_of_one_class(y_pred, axis, "categorical_crossentropy")
     same_shape(y_true, y_pred)
-    y_true = smooth_labels(y_true, label_smoothing, axis)
     x = logits_of(
         y_pred,
         from_logits,
@@ -134,8 +124,9 @@ def categorical_crossentropy(
         "categorical_crossentropy",
     )
     if x is not None:
-        loss = dense_crossentropy(y_true, x, axis)
+        loss = dense_crossentropy(y_true, x, axis, label_smoothing)
     else:
+        y_true = smooth_labels(y_true, label_smoothing, axis)
         loss = categorical_from_probabilities(y_true, y_pred, axis)
     if z_loss:
         loss = loss + z_term(z_loss, x, axis)

@@ -8,35 +8,38 @@ infinity), and labels that do not sum to 1 (wrong gradient).
 import keras
 from keras import ops as kops
 
+from stablekeras.losses.inputs import smooth_labels
 from stablekeras.ops import log_softmax, logsumexp
 from stablekeras.ops.precision import finfo
 
 __all__ = ["dense_crossentropy", "sparse_crossentropy"]
 
 
-def dense_crossentropy(labels, logits, axis=-1):
+def dense_crossentropy(labels, logits, axis=-1, smoothing=0.0):
     """Computes `-sum(labels * log_softmax(logits))` along `axis`.
 
     Args:
         labels: Tensor in the compute dtype.
         logits: Tensor of the same shape and dtype.
         axis: Integer.
+        smoothing: Weight of the uniform distribution mixed into the labels.
 
     Returns:
         Tensor without `axis`.
     """
     if keras.config.backend() != "tensorflow":
+        labels = smooth_labels(labels, smoothing, axis)
         return _selected_product(labels, logits, axis)
     rank = len(logits.shape)
     if axis % rank != rank - 1:
         labels = kops.moveaxis(labels, axis, -1)
         logits = kops.moveaxis(logits, axis, -1)
     if rank == 2:
-        return _fused(labels, logits)
+        return _fused(labels, logits, smoothing)
     shape = kops.shape(logits)
     flat = (-1, shape[-1])
-    loss = _fused(kops.reshape(labels, flat), kops.reshape(logits, flat))
-    return kops.reshape(loss, shape[:-1])
+    labels, logits = kops.reshape(labels, flat), kops.reshape(logits, flat)
+    return kops.reshape(_fused(labels, logits, smoothing), shape[:-1])
 
 
 def _selected_product(labels, logits, axis):
@@ -49,46 +52,55 @@ def _selected_product(labels, logits, axis):
     log_sum = logsumexp(logits - peak, axis=axis)
     absent = kops.equal(labels, 0)
     terms = labels * peak - labels * kops.where(absent, peak, logits)
-    terms = kops.where(absent, kops.zeros_like(terms), terms)
+    # A number, not zeros: TensorFlow folds those into a constant as large.
+    terms = kops.where(absent, kops.cast(0.0, terms.dtype), terms)
     # NaN logits stay NaN, even under a label of 0.
     terms = kops.where(kops.isnan(logits), logits, terms)
     return kops.sum(terms, axis=axis) + kops.sum(labels, axis=axis) * log_sum
 
 
-def _fused(labels, logits):
+def _fused(labels, logits, smoothing):
     import tensorflow as tf
 
-    slack = 4 * finfo(keras.backend.standardize_dtype(logits.dtype)).eps
+    eps = finfo(keras.backend.standardize_dtype(logits.dtype)).eps
+    # XLA adds 50,000 shares up to 5 eps beside 1.
+    slack = (4 + (logits.shape[-1] or 0) / 2**14) * eps
+
+    # Labels are smoothed where they are used: XLA then makes no copy of them.
+    def smoothed():
+        return smooth_labels(labels, smoothing, -1)
 
     @tf.custom_gradient
     def of_logits(x):
-        loss, slope = tf.raw_ops.SoftmaxCrossEntropyWithLogits(
-            features=x, labels=labels
+        excess = tf.reduce_sum(labels, -1, keepdims=True) - 1
+        excess *= 1 - smoothing
+
+        def kernel():
+            out = tf.raw_ops.SoftmaxCrossEntropyWithLogits(
+                features=x, labels=smoothed()
+            )
+            return tuple(out)
+
+        def corrected():
+            loss, slope = kernel()
+            return loss, slope + excess * tf.nn.softmax(x)
+
+        loss, slope = tf.cond(
+            tf.reduce_all(tf.abs(excess) <= slack), kernel, corrected
         )
         value = tf.cond(
             tf.reduce_all(tf.math.is_finite(loss)),
             lambda: loss,
-            lambda: _selected_product(labels, x, -1),
+            lambda: _selected_product(smoothed(), x, -1),
         )
-
-        def gradient(upstream):
-            # Not a product with ones: that packs a copy of the labels.
-            excess = tf.reduce_sum(labels, -1, keepdims=True) - 1
-            upstream = upstream[:, None]
-            # The branches do not hold the slope: its memory is used again.
-            plain = upstream * slope
-            return tf.cond(
-                tf.reduce_all(tf.abs(excess) <= slack),
-                lambda: plain,
-                lambda: plain + upstream * excess * tf.nn.softmax(x),
-            )
-
-        return value, gradient
+        # What the gradient holds, memory holds: the slope, not the labels.
+        return value, lambda upstream: upstream[:, None] * slope
 
     @tf.custom_gradient
     def of_labels(y):
         def gradient(upstream):
-            return -upstream[:, None] * log_softmax(logits)
+            upstream = upstream[:, None] * (smoothing - 1)
+            return upstream * log_softmax(logits)
 
         return tf.zeros_like(y[:, 0]), gradient
 

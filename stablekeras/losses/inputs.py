@@ -19,6 +19,7 @@ __all__ = [
     "same_rank",
     "same_shape",
     "set_keras_mask",
+    "smooth_labels",
     "widest_integers",
 ]
 
@@ -107,6 +108,14 @@ def same_shape(y_true, y_pred):
             f"Received: y_true.shape={true}, y_pred.shape={pred}. "
             "Reshape the labels, or use a sparse loss for class numbers."
         )
+
+
+def smooth_labels(y_true, smoothing, axis):
+    """Mixes labels with the uniform distribution over the classes."""
+    if not smoothing:
+        return y_true
+    classes = kops.cast(kops.shape(y_true)[axis], y_true.dtype)
+    return y_true * (1.0 - smoothing) + smoothing / classes
 
 
 def widest_integers():
