@@ -15,9 +15,12 @@ import pytest
 from benchmarks import page as measured
 from tests.architecture.source import ROOT
 
-# A block may say which packages it needs beyond those of this project.
+# A block may say which packages it needs beyond those of this project, the
+# file it stands in, and what it prints.
 _BLOCK = re.compile(
-    r"^(?:<!-- needs: (?P<needs>[\w ]+) -->\n)?```python\n(?P<code>.*?)^```",
+    r"^(?:<!-- needs: (?P<needs>[\w ]+) -->\n)?"
+    r"```python\n(?P<code>(?:# (?P<file>\w+\.py)\n)?.*?)^```\n"
+    r"(?:\n```text\n(?P<prints>.*?)^```\n)?",
     re.M | re.S,
 )
 _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
@@ -37,6 +40,11 @@ WITH_CODE = [
 ]
 
 
+def _words(printed):
+    """Without line breaks and figures, which differ between machines."""
+    return re.sub(r"[-+]?\d[\d.e+-]*", "#", printed).split()
+
+
 def _name(page):
     return str(page.relative_to(ROOT))
 
@@ -45,14 +53,15 @@ def _name(page):
 def own_folder(tmp_path, monkeypatch):
     """A folder to write to, and Keras' settings as they were afterwards."""
     monkeypatch.chdir(tmp_path)
+    keras.utils.clear_session()  # Layers are counted from the beginning.
     policy = keras.config.dtype_policy()
     yield tmp_path
     keras.config.set_dtype_policy(policy)
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=_name)
-def test_blocks_run_in_order(page, own_folder):
-    """A page's Python blocks run as a reader would type them."""
+def test_blocks_run_in_order(page, own_folder, capsys):
+    """A page's Python blocks run as a reader would type them, and print so."""
     namespace = {"__name__": "__main__"}
     text = page.read_text()
     ran = 0
@@ -60,12 +69,16 @@ def test_blocks_run_in_order(page, own_folder):
         needed = (block["needs"] or "").split()
         if not all(map(importlib.util.find_spec, needed)):
             continue
-        line = text.count("\n", 0, block.start("code"))
         # Traced functions look their own source up by file and line.
-        source = "\n" * line + block["code"]
-        path = pathlib.Path(own_folder, page.stem + ".py")
+        line = text.count("\n", 0, block.start("code"))
+        source = "\n" * (0 if block["file"] else line) + block["code"]
+        path = pathlib.Path(own_folder, block["file"] or page.stem + ".py")
         path.write_text(source)
+        capsys.readouterr()
         exec(compile(source, str(path), "exec"), namespace)
+        if block["prints"] is not None:
+            printed = capsys.readouterr().out
+            assert _words(printed) == _words(block["prints"])
         ran += 1
     assert ran > 0
 
