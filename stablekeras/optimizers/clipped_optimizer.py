@@ -10,7 +10,7 @@ from stablekeras.optimizers.inner import (
     check_inner,
     squares_gradients,
 )
-from stablekeras.optimizers.norms import dtype_of_norms
+from stablekeras.optimizers.norms import dtype_of_norms, range_of
 from stablekeras.optimizers.rule import check_count
 from stablekeras.optimizers.rules import collect_rules
 from stablekeras.optimizers.tally import Tally
@@ -261,18 +261,15 @@ class ClippedOptimizer(OptimizerWrapper):
                 memory += remembered
         if is_update is not None:
             memory = [(v, ops.where(is_update, x, v.value)) for v, x in memory]
-        survives = ops.isfinite(
-            ops.square(gradients.norm) if self._squares else gradients.norm
-        )
+        smallest, largest = range_of(self._dtype_of_norms, self._squares)
+        survives = gradients.norm <= largest
         for fits in self._squares_that_may_overflow(gradients):
             survives = ops.logical_and(survives, fits)
         if self._rules:
             # A product with so small a factor that nothing is left is not a
             # clipped gradient.
-            survives = ops.logical_and(
-                survives,
-                ops.logical_or(gradients.norm > 0, arriving.norm <= 0),
-            )
+            left = gradients.norm >= ops.minimum(arriving.norm, smallest)
+            survives = ops.logical_and(survives, left)
         if sound is not None:
             survives = ops.logical_and(survives, sound)
         accepted = survives

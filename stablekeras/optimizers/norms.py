@@ -7,7 +7,10 @@ total is out of the safe range are the gradients divided by their largest
 magnitude and summed again, so that a healthy step never pays for that.
 """
 
+import math
+
 import keras
+import numpy as np
 from keras import ops
 
 from stablekeras.optimizers import backends
@@ -16,35 +19,15 @@ __all__ = [
     "dtype_of_norms",
     "euclidean",
     "half_sum_of_squares",
+    "range_of",
     "tensor_norms",
     "unit_norms",
 ]
 
-_PIECE = 2**18
-_MOST_PIECES = 256
-
 
 def half_sum_of_squares(x, dtype):
     """Computes half the plain sum of the squares of a tensor, in `dtype`."""
-    x = ops.cast(backends.values_of(x), dtype)
-    # Flat, as XLA sums a vector as a tree and a matrix row by row, which in
-    # float32 loses a digit.
-    flat = x if len(x.shape) == 1 else ops.reshape(x, (-1,))
-    size = flat.shape[0]
-    if size is None or size <= _PIECE:
-        return backends.half_sum_of_squares(flat)
-    # XLA adds up a long vector with an error that grows with its length: the
-    # norm of ten million equal entries would be off by 1e-4. In pieces it is
-    # within 5e-7, and as fast or faster.
-    length = _PIECE * max(1, size // (_PIECE * _MOST_PIECES))
-    return ops.sum(
-        ops.stack(
-            [
-                backends.half_sum_of_squares(flat[i : i + length])
-                for i in range(0, size, length)
-            ]
-        )
-    )
+    return backends.half_sum_of_squares(ops.cast(backends.values_of(x), dtype))
 
 
 def euclidean(norms):
@@ -136,3 +119,15 @@ def dtype_of_norms(variables):
     """Returns the dtype in which the norms of these variables are computed."""
     dtypes = {keras.backend.standardize_dtype(v.dtype) for v in variables}
     return "float64" if "float64" in dtypes else "float32"
+
+
+def range_of(dtype, squared):
+    """Returns the smallest and the largest norm that an optimizer can take.
+
+    Args:
+        dtype: String, the dtype of the norms.
+        squared: Whether it squares the entries of the gradient.
+    """
+    limits = np.finfo(dtype)
+    largest = float(limits.max)
+    return float(limits.tiny), math.sqrt(largest) if squared else largest

@@ -67,8 +67,17 @@ def sum_duplicates(x):
 
 
 def half_sum_of_squares(x):
-    """Computes half the sum of the squares of a vector."""
-    return 0.5 * ops.sum(ops.square(x))
+    """Computes half the sum of the squares of a tensor.
+
+    In rows of 128, and their sums again: one entry after the other, the
+    rounding errors of equal entries all point the same way and add up.
+    """
+    sums = ops.reshape(ops.square(x), (-1,))
+    while sums.shape[0] > 128:
+        sums = ops.pad(sums, [[0, -sums.shape[0] % 128]])
+        rows = ops.reshape(sums, (-1, 128))
+        sums = ops.matmul(rows, ops.ones((128,), rows.dtype))
+    return 0.5 * ops.sum(sums)
 
 
 def add_to(variable, value):

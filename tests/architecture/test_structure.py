@@ -18,7 +18,7 @@ BELOW = {
     "ops": {"errors"},
     "activations": {"errors", "ops"},
     "losses": {"errors", "ops", "activations"},
-    "optimizers": {"errors", "ops"},
+    "optimizers": {"errors", "ops", "graphs"},
     "graphs": {"errors"},
     "hazards": {"errors", "graphs"},
     "rewrite": {"errors", "ops", "graphs", "hazards"},

@@ -1,5 +1,7 @@
 """Norms without overflow and underflow, against float64."""
 
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -70,14 +72,28 @@ def test_unit_norms_agree_with_float64(scale):
     np.testing.assert_allclose(norms.unit_norms(x, (0,)), exact, rtol=1e-6)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_long_vectors_of_equal_entries_keep_their_norm(jit_compile):
+@pytest.mark.parametrize("jit_compile", [None, False, True])
+@pytest.mark.parametrize("shape", [(1000,), (100, 100), (257, 3), (10**7,)])
+def test_equal_entries_keep_their_norm(shape, jit_compile):
     """Rounding errors that all point the same way do not add up."""
-    x = np.full(3_000_000, 0.3, "float32")
 
     def compute(x):
         return norms.tensor_norms([x], "float32")[1]
 
-    norm = tf.function(compute, jit_compile=jit_compile)(tf.constant(x))
-    exact = np.linalg.norm(x.astype("float64"))
-    assert float(norm) == pytest.approx(exact, rel=1e-6)
+    if jit_compile is not None:
+        compute = tf.function(compute, jit_compile=jit_compile)
+    for value in np.float32([1.1, 1.7, 2.9, 3.3]):
+        exact = math.sqrt(math.prod(shape)) * float(value)
+        norm = float(compute(tf.fill(shape, value)))
+        assert norm == pytest.approx(exact, rel=4e-7)
+
+
+def test_summed_at_once_equal_entries_lose_a_digit():
+    """The plain sum is further off than that, in one of four cases at least."""
+    values = np.float32([1.1, 1.7, 2.9, 3.3])
+    halves = [float(tf.nn.l2_loss(tf.fill((10**6,), v))) for v in values]
+    errors = [
+        abs(math.sqrt(2 * half / 1e6) / float(v) - 1)
+        for half, v in zip(halves, values, strict=True)
+    ]
+    assert max(errors) > 4e-7
