@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib
 import re
+import warnings
 
 import keras
 
@@ -86,9 +87,14 @@ def _build(bundle, model):
         )
     _refuse_untrusted(bundle.model)
     try:
-        return keras.saving.deserialize_keras_object(
-            bundle.model, safe_mode=True
-        )
+        with warnings.catch_warnings():
+            # What it warns of is an error here, below.
+            warnings.filterwarnings(
+                "ignore", message=".*compile\\(\\)` was not"
+            )
+            model = keras.saving.deserialize_keras_object(
+                bundle.model, safe_mode=True
+            )
     except Exception as e:
         # Keras adds the whole configuration; its first sentence says enough.
         reason = str(e).split(" Full object config")[0].split(". ")[0]
@@ -97,6 +103,19 @@ def _build(bundle, model):
             f"Received: {type(e).__name__}: {reason}. Pass model=, or --model "
             "module:factory, naming the function that builds and compiles it."
         ) from e
+    kind = type(model)
+    if (
+        kind.compile is not keras.Model.compile
+        and kind.compile_from_config is keras.Model.compile_from_config
+    ):
+        # It may have compiled itself, with another loss than in training.
+        raise ReplayError(
+            "Keras must be able to compile the recorded model. Received: "
+            f"{kind.__name__}, whose class overrides compile. Pass model=, or "
+            "--model module:factory, naming the function that builds and "
+            "compiles it."
+        )
+    return model
 
 
 def _refuse_untrusted(config):

@@ -111,6 +111,30 @@ def test_another_model_is_refused(recorded):
         stablekeras.replay(recorded.path, model=lambda: None)
 
 
+@keras.saving.register_keras_serializable("test_rerun")
+class SelfMade(keras.Sequential):
+    """Compiles itself, as KerasHub's tasks do."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.compile()
+
+    def compile(self, optimizer="sgd", loss="mse", **kwargs):
+        super().compile(optimizer, loss, **kwargs)
+
+
+def test_a_model_that_compiles_itself_must_be_passed(tmp_path):
+    """Keras does not record its loss: another one must not be replayed."""
+    x = np.full((4, 2), np.nan, "float32")
+    model = SelfMade([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(loss="mae")
+    incident = _incident(model, x, x[:, :1], tmp_path)
+    with pytest.raises(ReplayError, match=r"SelfMade, whose .* compile"):
+        stablekeras.replay(incident.path)
+    found = stablekeras.replay(incident.path, model=model)
+    assert found.code == incident.diagnosis.code == "SK501"
+
+
 def test_missing_folder_is_named(tmp_path):
     """A path that is no incident is refused, also on the command line."""
     with pytest.raises(BundleError, match="manifest"):
