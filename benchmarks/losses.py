@@ -1,7 +1,8 @@
 """What our losses cost, against Keras' of the same name.
 
     python benchmarks/losses.py [--rounds 15] [--jit no yes]
-        [--sizes 4096x1000] [--only crossentropy] [--no-memory] [--write]
+        [--sizes 4096x1000] [--only crossentropy] [--no-time] [--no-memory]
+        [--write]
 
 Value and gradient by the predictions, in one process: the two take turns, each
 round gives one ratio, and the median of the ratios is printed with its
@@ -229,6 +230,7 @@ def main():
     parser.add_argument("--jit", nargs="+", default=["no", "yes"])
     parser.add_argument("--sizes", nargs="*", default=SIZES)
     parser.add_argument("--only", default="")
+    parser.add_argument("--no-time", action="store_true")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--write", action="store_true")
@@ -239,12 +241,11 @@ def main():
     note = page.setting(
         f"{options.rounds} rounds", "medians, quartiles in brackets"
     )
-    tables = {
-        "losses.xla" if jit == "yes" else "losses": measure_time(
-            jit == "yes", options
-        )
-        for jit in options.jit
-    }
+    tables = {}
+    if not options.no_time:
+        for jit in options.jit:
+            name = "losses.xla" if jit == "yes" else "losses"
+            tables[name] = measure_time(jit == "yes", options)
     if not options.no_memory:
         tables["losses.memory"] = measure_memory(options.sizes[-1], options)
     print(note)
