@@ -138,7 +138,7 @@ def _pack(incident, badness, state, batch):
 
 
 def _understood(incident, heard):
-    *arrays, text = read_arrays(io.BytesIO(heard), 4 * MAX_BYTES)
+    *arrays, text = read_arrays(io.BytesIO(heard), len(heard))
     said = json.loads(text.tobytes())
     found = said["diagnosis"]
     return (

@@ -80,9 +80,9 @@ def test_two_workers_skip_together():
         results.append([_result(w) for w in workers])
     bad, clean = results
     for worker in bad:
-        assert [i[:2] for i in worker["incidents"]] == [
-            [0, BAD_STEP],
-            [1, BAD_STEP],
+        assert [i[:3] for i in worker["incidents"]] == [
+            [0, BAD_STEP, 1],
+            [1, BAD_STEP, 1],
         ]
         assert worker["iterations"] == 2 * (STEPS - 1)
         assert worker["loss"] == clean[0]["loss"]
