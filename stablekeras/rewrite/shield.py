@@ -7,6 +7,14 @@ from stablekeras.rewrite.terms import Term, raw
 __all__ = ["shield"]
 
 
+# Where half of a number, or the number itself, may be flushed to zero.
+_FLUSHED = {tf.float32: 2.0**-124, tf.float64: 2.0**-1020}
+
+
+def _zero(weight):
+    return tf.constant(_FLUSHED.get(weight.dtype, 0.0), weight.dtype)
+
+
 def shield(need, term, safe, fails):
     """Returns `where(left_out, safe, term)`.
 
@@ -38,7 +46,7 @@ def shield(need, term, safe, fails):
                 if condition.kind == "mask":
                     off = ~flag if condition.wanted else flag
                 else:
-                    off = tf.equal(flag, 0) & fails(value)
+                    off = (tf.abs(flag) <= _zero(flag)) & fails(value)
                 out = off if out is None else out | off
             left_out = out if left_out is None else left_out & out
         return tf.where(left_out, tf.constant(safe, value.dtype), value)

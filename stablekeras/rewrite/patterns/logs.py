@@ -4,9 +4,10 @@ import tensorflow as tf
 
 from stablekeras.rewrite import native
 from stablekeras.rewrite.differences import log_of
-from stablekeras.rewrite.linear import add_terms
+from stablekeras.rewrite.linear import add_terms, scale_term
 from stablekeras.rewrite.pattern import Pattern, Proposal
 from stablekeras.rewrite.patterns.exact import is_benign, neg_of
+from stablekeras.rewrite.shield import shield
 from stablekeras.rewrite.terms import Leaf, Term
 from stablekeras.rewrite.totals import complement
 
@@ -26,12 +27,28 @@ _CODES = {
 }
 
 
-def log_term(factor):
-    """Returns the term of the logarithm of a factor."""
+def log_term(factor, need=()):
+    """Returns the term of the logarithm of a factor.
+
+    Args:
+        factor: The `Factor`.
+        need: Where the logarithm is needed; by default everywhere.
+    """
     weight, log = log_of(factor)
     if weight is None:
         return log.term()
+    if need and weight.function is tf.math.reciprocal:
+        below = shield(need, weight.args[0], 1.0, _has_no_log)
+        return add_terms(
+            log.term(), scale_term(Term(tf.math.log, (below,), "log({0})"), -1)
+        )
+    if need:
+        weight = shield(need, weight, 1.0, _has_no_log)
     return add_terms(Term(tf.math.log, (weight,), "log({0})"), log.term())
+
+
+def _has_no_log(x):
+    return x <= 0
 
 
 def _code_of(context, factor, op):
@@ -67,7 +84,11 @@ def _log(context, op):
         return _log_near_one(context, op)
     factor = context.factors.of(x)
     if factor.log:
-        return Proposal(_code_of(context, factor, op), log_term(factor))
+        return Proposal(
+            _code_of(context, factor, op),
+            log_term(factor),
+            shielded=lambda need: log_term(factor, need),
+        )
     return _log_near_one(context, op)
 
 

@@ -25,8 +25,9 @@ _HAZARDS = {
     "Rsqrt": (0, 1.0, lambda x: x <= 0),
     "Reciprocal": (0, 1.0, lambda x: tf.equal(x, 0)),
     "Inv": (0, 1.0, lambda x: tf.equal(x, 0)),
-    "RealDiv": (1, 1.0, lambda x: tf.equal(x, 0)),
-    "Div": (1, 1.0, lambda x: tf.equal(x, 0)),
+    # XLA divides by the square of x in the derivative.
+    "RealDiv": (1, 1.0, lambda x: tf.equal(x * x, 0)),
+    "Div": (1, 1.0, lambda x: tf.equal(x * x, 0)),
     "Pow": (0, 1.0, lambda x: x <= 0),
     "Xlogy": (1, 1.0, lambda x: x <= 0),
     "Xdivy": (1, 1.0, lambda x: tf.equal(x, 0)),
