@@ -1,7 +1,8 @@
 """Break trainings at random places, and count what a watch makes of it.
 
     python benchmarks/faults.py [--seed 2026] [--count 1000] [--settings 42]
-        [--mirrored 4] [--kinds mlp cnn ...] [--unguarded] [--write]
+        [--mirrored 4] [--kinds mlp cnn ...] [--jobs 1] [--unguarded]
+        [--write]
 
 Each fault is one training with one value that is not finite, or huge, at a
 random place, step and rows; beside it runs the same training in health. What
@@ -12,6 +13,8 @@ counters count. Ends with an error if a figure is not as it must be.
 
 import argparse
 import collections
+import concurrent.futures
+import multiprocessing
 import os
 import pathlib
 import sys
@@ -28,7 +31,7 @@ import tensorflow as tf
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from tests.faults.campaign import campaign
+from tests.faults.campaign import of_setting
 from tests.faults.draw import settings
 from tests.faults.kinds import KINDS
 
@@ -75,24 +78,27 @@ def main():
     parser.add_argument("--settings", type=int, default=42)
     parser.add_argument("--mirrored", type=int, default=4)
     parser.add_argument("--kinds", nargs="+", default=list(KINDS))
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--unguarded", action="store_true")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
-    if args.mirrored:
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(
-            cpu, [tf.config.LogicalDeviceConfiguration()] * 2
-        )
-    start, used = time.perf_counter(), time.process_time()
-    outcomes = campaign(
-        settings(args.settings, args.seed, args.kinds, args.mirrored),
-        args.seed,
-        args.count,
-        guarded=not args.unguarded,
-        tell=_tell,
-    )
+    start = time.perf_counter()
+    found = settings(args.settings, args.seed, args.kinds, args.mirrored)
+    guarded = not args.unguarded
+    outcomes = []
+    with concurrent.futures.ProcessPoolExecutor(
+        args.jobs, multiprocessing.get_context("spawn"), _two_devices
+    ) as pool:
+        runs = [
+            pool.submit(of_setting, i, found, args.seed, args.count, guarded)
+            for i in range(len(found))
+        ]
+        for run, setting in zip(runs, found, strict=True):
+            outcomes += run.result()
+            print(f"{len(outcomes)} of {args.count}: {setting}", flush=True)
+            _tell(o for o in run.result() if o.failures)
+    used = sum(o.seconds for o in outcomes) / 60
     minutes = (time.perf_counter() - start) / 60
-    used = (time.process_time() - used) / 60
     wrong = [o for o in outcomes if o.failures]
     print(f"\n{len(wrong)} of {len(outcomes)} not as they must be\n")
     tables = [
@@ -102,9 +108,9 @@ def main():
         table(outcomes, "training", _training),
         table(outcomes, "action", lambda fault: fault.action),
     ]
-    print(f"\n{minutes:.0f} minutes, {used:.0f} of the processor")
+    print(f"\n{minutes:.0f} minutes, {used:.0f} of them in trainings")
     if args.write:
-        note = page.setting(f"{used:.0f} minutes of the processor")
+        note = page.setting(f"seed {args.seed}")
         page.write("faults.campaign", *tables, note)
     if wrong and not args.unguarded:
         sys.exit(1)
@@ -121,10 +127,18 @@ def _training(fault):
     return setting.precision + (", XLA" if setting.jit else "")
 
 
-def _tell(outcome):
-    if outcome.failures:
+def _tell(outcomes):
+    for outcome in outcomes:
         names = ", ".join(outcome.failures)
         print(f"{names}: {outcome.fault}: {outcome.note}", flush=True)
+
+
+def _two_devices():
+    """Makes the devices that `MirroredStrategy` needs, in each process."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ an incident's name is complete. A disk that is full or read-only costs the
 report, never the training: `write` then returns `None` and says so once.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -110,15 +111,17 @@ def write(
         _bound(directory, max_incidents)
         return str(final)
     except Exception as e:
-        # Whatever went wrong here is smaller than losing the training.
-        _log.warning(
-            "An incident's folder must be writable. Received: %s: %s in %s. "
-            "The training goes on without it; free space or pass another "
-            "directory.",
-            type(e).__name__,
-            e,
-            directory,
-        )
+        # Whatever went wrong here is smaller than losing the training, and
+        # so is a terminal that is gone.
+        with contextlib.suppress(Exception):
+            _log.warning(
+                "An incident's folder must be writable. Received: %s: %s in "
+                "%s. The training goes on without it; free space or pass "
+                "another directory.",
+                type(e).__name__,
+                e,
+                directory,
+            )
         return None
     finally:
         if partial is not None:
@@ -255,14 +258,18 @@ def _bound(directory, max_incidents):
     """Removes the oldest incident folders beyond `max_incidents`."""
     if max_incidents is None:
         return
-    ours = sorted(
-        (p for p in directory.iterdir() if _NAME.fullmatch(p.name)),
-        key=lambda p: (p.stat().st_mtime_ns, p.name),
-    )
-    for path in ours[: max(0, len(ours) - max_incidents)]:
-        # Rename first: a folder half removed must not look like an incident.
-        doomed = directory / f"{_PARTIAL}old-{path.name}"
-        os.rename(path, doomed)
+    ours = []
+    for path in directory.iterdir():
+        # Another training may be writing, and removing, here too.
+        with contextlib.suppress(FileNotFoundError):
+            if _NAME.fullmatch(path.name):
+                ours.append((path.stat().st_mtime_ns, path.name, path))
+    for *_, path in sorted(ours)[: max(0, len(ours) - max_incidents)]:
+        # Away first: a folder half removed must not look like an incident. A
+        # new place each time: a writer that was killed may have left one.
+        doomed = tempfile.mkdtemp(prefix=_PARTIAL, dir=directory)
+        with contextlib.suppress(OSError):
+            os.rename(path, os.path.join(doomed, path.name))
         shutil.rmtree(doomed, ignore_errors=True)
 
 

@@ -3,6 +3,7 @@
 Each stage may fail without harm: a report is worth less than the training.
 """
 
+import contextlib
 import dataclasses
 import logging
 
@@ -83,7 +84,8 @@ def tell(incident, verbose, witness=None):
         if witness is None or witness.is_chief:
             report.show(incident, verbose)
     except Exception as error:
-        _log.warning("An incident could not be shown. Received: %s.", error)
+        with contextlib.suppress(Exception):  # The terminal may be gone.
+            _log.warning("An incident could not be shown. Received: %s.", error)
 
 
 def _page(incident, badness, history):

@@ -20,7 +20,7 @@ from tests.faults.training import (
     variables,
 )
 
-__all__ = ["Outcome", "campaign", "watch"]
+__all__ = ["Bench", "Outcome", "campaign", "of_setting", "watch"]
 
 
 def watch(action):
@@ -204,7 +204,11 @@ class Bench:
         # And a finite gradient that the optimizer does not survive has no
         # rows: they were summed up before it.
         at_once = refused[:1] == [(fault.epoch, fault.step)]
-        if not fault.is_between and at_once and incidents[0].tripped != ("update",):
+        if (
+            not fault.is_between
+            and at_once
+            and incidents[0].tripped != ("update",)
+        ):
             named = incidents[0].diagnosis.samples
             result["rows"] = named == fault.rows
             found = incidents[0].diagnosis
@@ -297,25 +301,26 @@ def _same(recorded, given):
     )
 
 
-def campaign(settings, seed, count, *, guarded=True, tell=None):
+def of_setting(index, settings, seed, count, guarded=True):
+    """Returns the outcomes of the faults that fall to one of the settings."""
+    setting = settings[index]
+    numbers = range(index, count, len(settings))
+    bench = Bench(setting, guarded) if numbers else None
+    outcomes = [bench.run(draw(setting, seed, number)) for number in numbers]
+    keras.backend.clear_session(free_memory=False)
+    return outcomes
+
+
+def campaign(settings, seed, count):
     """Runs faults `0 ... count - 1` of a seed; returns their outcomes.
 
     Args:
         settings: The `Setting`s, which the faults take in turn.
         seed: Seeds everything.
         count: Number of faults.
-        guarded: Whether `NaNWatch` is there at all.
-        tell: Called with each `Outcome`.
     """
-    outcomes = []
-    for index, setting in enumerate(settings):
-        numbers = range(index, count, len(settings))
-        if not numbers:
-            continue
-        bench = Bench(setting, guarded)
-        for number in numbers:
-            outcomes.append(bench.run(draw(setting, seed, number)))
-            if tell is not None:
-                tell(outcomes[-1])
-        keras.backend.clear_session(free_memory=False)
-    return outcomes
+    return [
+        outcome
+        for index in range(len(settings))
+        for outcome in of_setting(index, settings, seed, count)
+    ]
