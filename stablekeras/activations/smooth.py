@@ -15,11 +15,9 @@ from stablekeras.ops.elementary import (
 )
 from stablekeras.ops.gradient import with_derivative
 from stablekeras.ops.precision import answered, finfo
-from stablekeras.ops.sigmoids import (
-    log_sigmoid_kernel,
-    sigmoid_kernel,
-    softplus_kernel,
-)
+from stablekeras.ops.sigmoids import log_sigmoid as _log_sigmoid
+from stablekeras.ops.sigmoids import sigmoid as _sigmoid
+from stablekeras.ops.sigmoids import softplus_kernel
 from stablekeras.ops.sums import log_softmax as _log_softmax
 from stablekeras.ops.sums import softmax as _softmax
 from stablekeras.ops.symbolic import stable
@@ -209,7 +207,7 @@ def sigmoid(x):
     >>> [round(float(v), 4) for v in activations.sigmoid([-100.0, 0.0, 2.0])]
     [0.0, 0.5, 0.8808]
     """
-    return _remember_logits(answered(sigmoid_kernel, x), x)
+    return _remember_logits(_sigmoid(x), x)
 
 
 @stable
@@ -234,7 +232,7 @@ def log_sigmoid(x):
     ... ]
     [-1000.0, -0.6931, -0.1269]
     """
-    return answered(log_sigmoid_kernel, x)
+    return _log_sigmoid(x)
 
 
 @stable

@@ -11,6 +11,7 @@ import keras
 from keras import ops as kops
 
 from stablekeras.ops.precision import compute_dtype, result_dtype
+from stablekeras.ops.provenance import MADE
 
 __all__ = [
     "carry_origin",
@@ -24,7 +25,7 @@ __all__ = [
 ]
 
 # The attributes through which Keras' activations and layers speak to losses.
-ORIGIN = ("_keras_logits", "_stable_origin")
+ORIGIN = ("_keras_logits", "_stable_origin", MADE)
 
 
 def carry_origin(old, new):

@@ -7,12 +7,13 @@ logits that the activation attached are taken.
 """
 
 import keras
-import numpy as np
 from keras import ops as kops
 
 from stablekeras.losses.inputs import carry_origin, keras_mask, set_keras_mask
 from stablekeras.ops import log_sigmoid, log_softmax, sigmoid, softmax
+from stablekeras.ops.gradient import custom_gradient
 from stablekeras.ops.precision import finfo
+from stablekeras.ops.provenance import maker
 
 __all__ = [
     "Origin",
@@ -58,11 +59,17 @@ def find_origin(probabilities):
         import tensorflow as tf
 
         if isinstance(probabilities, tf.Tensor) and not _eager(probabilities):
-            return _read_graph(tf, probabilities)
+            return _read_graph(probabilities)
+    return _attached(probabilities)
+
+
+def _attached(probabilities):
+    """Returns what an activation noted on its output, or None."""
+    kind, logits, axis = maker(probabilities) or (None, None, None)
+    if kind in ("softmax", "sigmoid"):
+        return Origin((kind,), logits, axis)
     attached = getattr(probabilities, "_keras_logits", None)
-    if attached is None:
-        return None
-    return _by_value(probabilities, attached)
+    return None if attached is None else _by_value(probabilities, attached)
 
 
 def log_probabilities(origin):
@@ -100,7 +107,7 @@ def cast_probabilities(x, dtype):
 def _limited(dtype):
     largest = finfo("float16").max
 
-    @kops.custom_gradient
+    @custom_gradient
     def cast(x):
         def gradient(*args, upstream=None):
             seen, upstream = (
@@ -173,127 +180,49 @@ def _by_value(probabilities, logits):
     return Origin(tuple(kinds), logits, axis) if kinds else None
 
 
-def _read_graph(tf, tensor):
+def _read_graph(tensor, depth=_LIMIT):
+    """Reads back what made a tensor of a TensorFlow graph."""
+    from stablekeras.losses import moves
+    from stablekeras.losses.operands import MOVELESS, number
     from stablekeras.losses.patterns import match
 
-    steps = []
-    for _ in range(_LIMIT):
-        if _eager(tensor):  # captured from outside the graph
-            attached = getattr(tensor, "_keras_logits", None)
-            found = None if attached is None else _by_value(tensor, attached)
-            break
-        found = match(tensor)
-        if found is None and getattr(tensor, "_stable_origin", None):
-            found = tensor._stable_origin
-        if found is not None:
-            break
-        attached = getattr(tensor, "_keras_logits", None)
-        if attached is not None:
-            found = Origin(("softmax", "sigmoid"), attached, -1)
-            break
-        step, tensor = _step_back(tf, tensor)
-        if tensor is None:
-            return None
-        if step is not None:
-            steps.append(step)
-    else:
-        return None
-    if found is None:
-        return None
-    return _replay(tf, found, reversed(steps))
-
-
-def _step_back(tf, tensor):
-    """Returns `(step, input)` of an operation that only moves values."""
+    if _eager(tensor):  # captured from outside the graph
+        return _attached(tensor)
+    known = getattr(tensor, "_stable_origin", None)
+    if known is not None or not depth:
+        return known
+    found = match(tensor)
+    if found is not None:
+        kind, logits, axis = found
+        return Origin((kind,), logits, axis)
     op = tensor.op
-    if op.type == "Identity":
-        return None, op.inputs[0]
+    if op.type in MOVELESS:
+        return _read_graph(op.inputs[0], depth - 1)
     if op.type == "Cast":
         source = op.inputs[0]
         exact = source.dtype.is_floating and tensor.dtype.is_floating
-        return None, source if exact else None
-    if op.type in ("Reshape", "Squeeze", "ExpandDims", "Transpose"):
-        return op, op.inputs[0]
+        return _read_graph(source, depth - 1) if exact else None
+    if op.type in ("Mul", "AddV2"):
+        for a, b in (op.inputs, reversed(op.inputs)):
+            if a.shape == tensor.shape and number(b) == (op.type == "Mul"):
+                return _read_graph(a, depth - 1)
     if op.type == "Placeholder":
         for outer, inner in getattr(op.graph, "captures", ()):
             if inner is tensor:
-                return None, outer
-    return None, None
-
-
-def _replay(tf, origin, steps):
-    """Applies to the logits what was done to the probabilities."""
-    logits, axis = origin.logits, origin.axis
-    kinds = origin.kinds
-    for op in steps:
-        before = op.inputs[0].shape
-        if axis is not None:
-            axis = _moved(tf, op, axis)
-            if axis is None:
-                kinds = tuple(k for k in kinds if k != "softmax")
-                if not kinds:
-                    return None
-        if before.rank is None or logits.shape.rank != before.rank:
-            return None
-        if op.type == "Reshape":
-            logits = tf.reshape(logits, op.inputs[1])
-        elif op.type == "Squeeze":
-            logits = tf.squeeze(logits, op.get_attr("squeeze_dims") or None)
-        elif op.type == "ExpandDims":
-            logits = tf.expand_dims(logits, op.inputs[1])
-        else:
-            logits = tf.transpose(logits, op.inputs[1])
-        logits.set_shape(op.outputs[0].shape)
-    return Origin(kinds, logits, axis)
-
-
-def _static(tf, tensor):
-    """Returns the value of a tensor that only depends on static shapes.
-
-    `tf.nn.softmax` along another axis than the last computes its permutation
-    from the rank with operations that TensorFlow does not fold.
-    """
-    value = tf.get_static_value(tensor)
-    if value is not None or len(tensor.op.inputs) == 0:
-        return value
-    known = [_static(tf, x) for x in tensor.op.inputs]
-    if any(x is None for x in known):
+                return _read_graph(outer, depth - 1)
+    if not moves.is_move(op):
         return None
-    kind = tensor.op.type
-    if kind in ("Sub", "AddV2"):
-        return known[0] - known[1] if kind == "Sub" else known[0] + known[1]
-    if kind == "Range":
-        return np.arange(*known)
-    if kind == "Pack":
-        return np.stack(known)
-    return np.concatenate(known[:-1]) if kind == "ConcatV2" else None
-
-
-def _moved(tf, op, axis):
-    """Returns where an axis (negative) is after `op`; None if unsure."""
-    before, after = op.inputs[0].shape, op.outputs[0].shape
-    if before.rank is None or after.rank is None:
+    parts = [_read_graph(x, depth - 1) for x in moves.moved_inputs(op)]
+    first = parts[0]
+    if any(
+        part is None or (part.kinds, part.axis) != (first.kinds, first.axis)
+        for part in parts
+    ):
         return None
-    place = axis % before.rank
-    if op.type == "Reshape":
-        kept = axis == -1 and before[-1] is not None and before[-1] == after[-1]
-        return -1 if kept and after.rank else None
-    if op.type == "Transpose":
-        order = _static(tf, op.inputs[1])
-        if order is None:
-            return None
-        return list(order).index(place) - after.rank
-    if op.type == "ExpandDims":
-        new = _static(tf, op.inputs[1])
-        if new is None:
-            return None
-        new = int(new) % after.rank
-        return place + (new <= place) - after.rank
-    gone = [d % before.rank for d in op.get_attr("squeeze_dims")]
-    if not gone:
-        gone = [i for i, d in enumerate(before) if d == 1]
-        if any(d is None for d in before):
-            return None
-    if place in gone:
+    found = moves.move(
+        tensor, first.kinds[0], [part.logits for part in parts], first.axis
+    )
+    if found is None:
         return None
-    return place - sum(d < place for d in gone) - after.rank
+    kind, logits, axis = found
+    return Origin((kind,), logits, axis)

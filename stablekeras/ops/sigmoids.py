@@ -19,6 +19,7 @@ from stablekeras.ops.elementary import (
 )
 from stablekeras.ops.gradient import with_derivative, with_memory
 from stablekeras.ops.precision import answered
+from stablekeras.ops.provenance import made_by
 from stablekeras.ops.symbolic import stable
 
 __all__ = [
@@ -145,7 +146,8 @@ def sigmoid(x):
     >>> [round(float(v), 4) for v in ops.sigmoid([-100.0, 0.0, 2.0])]
     [0.0, 0.5, 0.8808]
     """
-    return answered(sigmoid_kernel, x)
+    x = kops.convert_to_tensor(x)
+    return made_by(answered(sigmoid_kernel, x), "sigmoid", x)
 
 
 @stable
@@ -169,7 +171,8 @@ def log_sigmoid(x):
     >>> [round(float(v), 4) for v in ops.log_sigmoid([-1000.0, 0.0, 2.0])]
     [-1000.0, -0.6931, -0.1269]
     """
-    return answered(log_sigmoid_kernel, x)
+    x = kops.convert_to_tensor(x)
+    return made_by(answered(log_sigmoid_kernel, x), "log_sigmoid", x)
 
 
 @stable

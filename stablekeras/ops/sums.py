@@ -12,6 +12,7 @@ from keras import ops as kops
 from stablekeras.ops.axes import check_axis
 from stablekeras.ops.gradient import with_pullback
 from stablekeras.ops.precision import at_most, finfo, to_compute
+from stablekeras.ops.provenance import made_by
 from stablekeras.ops.symbolic import stable
 
 __all__ = ["log_softmax", "logmeanexp", "logsumexp", "softmax"]
@@ -78,7 +79,9 @@ def logsumexp(x, axis=None, keepdims=False, *, where=None):
     out = kops.where(kops.equal(peak, -math.inf), nothing, log + base)
     if not keepdims:
         out = kops.sum(out, axis=axis)  # over dimensions of size one
-    return kops.cast(out, dtype)
+    out = kops.cast(out, dtype)
+    whole = keepdims and where is None and axis is not None
+    return made_by(out, "logsumexp", x, axis) if whole else out
 
 
 @stable
@@ -206,7 +209,8 @@ def softmax(x, axis=-1, *, where=None):
     dtype, (x,) = to_compute(x)
     check_axis(x, axis)
     function = _along(_softmax_value, _softmax_pullback, axis)
-    return kops.cast(function(_selected(x, where)), dtype)
+    out = kops.cast(function(_selected(x, where)), dtype)
+    return out if where is not None else made_by(out, "softmax", x, axis)
 
 
 @stable
@@ -240,4 +244,5 @@ def log_softmax(x, axis=-1, *, where=None):
     dtype, (x,) = to_compute(x)
     check_axis(x, axis)
     function = _along(_log_softmax_value, _log_softmax_pullback, axis)
-    return kops.cast(function(_selected(x, where)), dtype)
+    out = kops.cast(function(_selected(x, where)), dtype)
+    return out if where is not None else made_by(out, "log_softmax", x, axis)

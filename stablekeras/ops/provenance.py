@@ -1,0 +1,38 @@
+"""What a tensor was made of: a note on it, which losses read.
+
+A loss on probabilities wants the logits. A custom gradient hides them in a
+graph, and in eager mode there is no graph to read.
+"""
+
+import contextlib
+
+__all__ = ["MADE", "made_by", "maker"]
+
+# The attribute that holds the note.
+MADE = "_stable_made_by"
+
+
+def made_by(output, kind, logits, axis=None):
+    """Note on `output` which function made it, and return it.
+
+    Args:
+        output: Tensor.
+        kind: Name of the function, such as `"softmax"`.
+        logits: Its input.
+        axis: Axis of the function, negative; `None` for elementwise ones.
+            Nothing is noted for a tuple of axes.
+    """
+    if isinstance(axis, tuple | list):
+        return output
+    if axis is not None:
+        rank = len(logits.shape)
+        axis = axis % rank - rank
+    # Not every backend's tensor takes attributes.
+    with contextlib.suppress(AttributeError):
+        setattr(output, MADE, (kind, logits, axis))
+    return output
+
+
+def maker(tensor):
+    """Return `(kind, logits, axis)` of a noted tensor, or `None`."""
+    return getattr(tensor, MADE, None)
