@@ -265,6 +265,13 @@ def rebuild(op, inputs, change=None, origins=None):
                     lambda: traced(found["else_branch"][0], given),
                 )
             )
+        if op.type in ("Case", "StatelessCase"):
+            given = inputs[1:]
+            branches = [
+                lambda graph=graph: traced(graph, given)
+                for graph in found["branches"]
+            ]
+            return list(tf.switch_case(inputs[0], branches))
         if op.type in _LOOPS:
             return _loop(op, inputs, found, traced)
     except (NotImplementedError, KeyError):

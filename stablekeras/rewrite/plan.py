@@ -32,6 +32,10 @@ from stablekeras.rewrite.text import formula
 __all__ = ["Plan", "rewrite"]
 
 _SCOPE = "stablekeras_rewrite"
+_BRANCHES = (
+    *("While", "StatelessWhile", "If", "StatelessIf"),
+    *("Case", "StatelessCase"),
+)
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 
@@ -120,9 +124,7 @@ class Plan:
             pending += [t.op for t in op.inputs]
         self.cone = seen
         for op in cone:
-            if op.type in ("While", "StatelessWhile", "If", "StatelessIf") or (
-                self.dry and op.type in _CALLS
-            ):
+            if op.type in _BRANCHES or (self.dry and op.type in _CALLS):
                 if self._has_inner(op):
                     self.inner.add(op)
             elif op.outputs and is_float(op.outputs[0]):

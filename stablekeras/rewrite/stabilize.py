@@ -96,7 +96,8 @@ class _Stabilizer:
         self.inner = getattr(fn, "python_function", fn)
         self.name = name
         self.rewrites: list = []
-        self.traced = None
+        # By the form of the call, which `tf.function` cannot generalize.
+        self.traced: dict = {}
         self.changed: weakref.WeakSet = weakref.WeakSet()
         self.gave_up = keras.backend.backend() != "tensorflow"
         if self.gave_up:
@@ -117,7 +118,9 @@ class _Stabilizer:
             try:
                 return self._stable(graph, first, args, kwargs, result)
             except Exception as error:
-                self._warn(f"its graph could not be rewritten: {error!r}")
+                self._warn(
+                    f"its graph could not be rewritten: {_reason(error)}"
+                )
                 return result
 
         with before_derivatives(stable):
@@ -153,27 +156,31 @@ class _Stabilizer:
                 self.rewrites.append(found)
 
     def _eager(self, args, kwargs):
-        if self.traced is None:
-            self.traced = self._function(self.inner)
+        form = (len(args), *sorted(kwargs))
+        if form not in self.traced:
+            self.traced[form] = self._function(self.inner)
         try:
             try:
-                concrete = self.traced.get_concrete_function(*args, **kwargs)
+                concrete = self._concrete(form, args, kwargs)
             except tf.errors.OperatorNotAllowedInGraphError:
                 # Python control flow on tensors, which ran eagerly.
-                self.traced = self._function(
+                self.traced[form] = self._function(
                     tf.__internal__.autograph.tf_convert(
                         self.inner,
                         tf.__internal__.autograph.control_status_ctx(),
                     )
                 )
-                concrete = self.traced.get_concrete_function(*args, **kwargs)
+                concrete = self._concrete(form, args, kwargs)
         except Exception as error:
-            self._warn(f"it cannot be traced: {error!r}")
+            self._warn(f"it cannot be traced: {_reason(error)}")
             self.gave_up = True
             return self.fn(*args, **kwargs)
         if concrete.graph not in self.changed:
             return self.fn(*args, **kwargs)
-        return self.traced(*args, **kwargs)
+        return self.traced[form](*args, **kwargs)
+
+    def _concrete(self, form, args, kwargs):
+        return self.traced[form].get_concrete_function(*args, **kwargs)
 
     def _function(self, fn):
         def body(*args, **kwargs):
@@ -188,6 +195,14 @@ class _Stabilizer:
         warnings.warn(
             f"stabilize left {self.name!r} as it is: {why}", stacklevel=5
         )
+
+
+def _reason(error):
+    """Returns an exception in one line; AutoGraph puts the cause last."""
+    lines = str(error).strip().splitlines() or [""]
+    if lines[0].startswith("in user code"):
+        return lines[-1].strip()
+    return f"{type(error).__name__}: {lines[0]}"
 
 
 def _is_symbolic(structure):
