@@ -66,7 +66,8 @@ class NaNWatch(keras.callbacks.Callback):
         verbose: 0 silent, 1 reports incidents on the terminal.
 
     Attributes:
-        incidents: List of `stablekeras.Incident`, over all trainings.
+        incidents: List of `stablekeras.Incident`, over all trainings; the
+            latest 50 hold their batch.
         skipped: Number of skipped steps, over all trainings.
         overflows: Number of loss-scale overflows, which are no incidents.
 
@@ -398,7 +399,7 @@ class NaNWatch(keras.callbacks.Callback):
     # Actions.
 
     def _act(self, incident):
-        self.incidents.append(incident)
+        incidents.add(self.incidents, incident)
         if incident.action == "skip":
             self.skipped += 1
             return "go on"

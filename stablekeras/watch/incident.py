@@ -8,6 +8,7 @@ import numpy as np
 from stablekeras.watch.records import Diagnosis, Incident
 
 __all__ = [
+    "add",
     "bad_rows",
     "batch_to_host",
     "diverged",
@@ -16,6 +17,22 @@ __all__ = [
     "scale_lost",
     "unknown",
 ]
+
+# A training that skips for weeks must not fill the memory with its batches.
+_MOST_BATCHES = 50
+
+
+def add(found, incident):
+    """Adds an incident to a list, in which only the latest keep their batch.
+
+    Args:
+        found: List of `Incident`, changed in place.
+        incident: The newest `Incident`.
+    """
+    found.append(incident)
+    if len(found) > _MOST_BATCHES:
+        old = len(found) - _MOST_BATCHES - 1
+        found[old] = dataclasses.replace(found[old], batch=None)
 
 
 def batch_to_host(batch):

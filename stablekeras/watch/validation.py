@@ -41,5 +41,5 @@ class Validation:
         )
         watch._bad_test_steps += 1
         step = watch.model.test_step
-        watch.incidents.append(watch._explain(incident, step))
+        incidents.add(watch.incidents, watch._explain(incident, step))
         return "go on"

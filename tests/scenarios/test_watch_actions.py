@@ -85,6 +85,17 @@ def test_consecutive_skips_end_the_training(steps):
     assert int(model.optimizer.iterations) == 1
 
 
+def test_only_the_latest_incidents_hold_their_batch():
+    """All are counted and named; memory does not grow with their batches."""
+    x, y = data()
+    watching = watch("skip", max_consecutive_skips=None)
+    model = compiled("sgd", jit_compile=False)
+    fit(model, _all_bad(x), y, [watching], epochs=9)
+    assert len(watching.incidents) == watching.skipped == 9 * BATCHES
+    held = [i.batch is not None for i in watching.incidents]
+    assert held == [False] * (9 * BATCHES - 50) + [True] * 50
+
+
 def test_total_skips_end_the_training():
     """`max_skips` counts over the whole training, good steps between."""
     x, y = data()
