@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from stablekeras.rewrite.reading import is_float
 
-__all__ = ["Condition", "mask_of", "needs"]
+__all__ = ["Condition", "mask_of", "masked_by", "needs"]
 
 _UNARY = frozenset(
     {
@@ -198,7 +198,11 @@ def _through_product(op, need, add, reading):
             continue
         else:
             condition = Condition("weight", weight, True, op)
-        add(tensor, _with(need, condition))
+        inner = _with(need, condition)
+        mask = masked_by(reading, weight)
+        if mask is not None:
+            inner = _with(inner, Condition("mask", mask[0], mask[1], op))
+        add(tensor, inner)
 
 
 def mask_of(reading, tensor):
@@ -217,6 +221,24 @@ def mask_of(reading, tensor):
     if op.type == "Sub" and reading.scalar(op.inputs[0]) == 1.0:
         inner = mask_of(reading, op.inputs[1])
         return None if inner is None else (inner[0], not inner[1])
+    return None
+
+
+def masked_by(reading, tensor, depth=4):
+    """Returns the mask that a product is zero outside of, or `None`.
+
+    Told as by `mask_of`.
+    """
+    op = reading.source(tensor).op
+    if op.type != "Mul" or not depth:
+        return None
+    for factor in op.inputs:
+        if not _same_shape(factor, op.outputs[0]):
+            continue
+        found = mask_of(reading, factor)
+        found = found or masked_by(reading, factor, depth - 1)
+        if found is not None:
+            return found
     return None
 
 

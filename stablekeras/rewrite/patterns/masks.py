@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from stablekeras.graphs.emit import copy_op
 from stablekeras.rewrite import native
-from stablekeras.rewrite.need import mask_of
+from stablekeras.rewrite.need import mask_of, masked_by
 from stablekeras.rewrite.pattern import Pattern, Proposal
 from stablekeras.rewrite.terms import Leaf, Term, raw
 
@@ -18,6 +18,9 @@ def _product(context, op):
     reading = context.reading
     for weight, x in (op.inputs, op.inputs[::-1]):
         mask = mask_of(reading, weight)
+        whole = mask is None
+        if whole:
+            mask = masked_by(reading, weight)
         if mask is None or mask_of(reading, x) is not None:
             continue
         low, high = reading.bounds(x)
@@ -35,7 +38,12 @@ def _product(context, op):
             )
 
         text = "where({0}, {1}, 0)" if wanted else "where({0}, 0, {1})"
-        term = Term(select, (raw(flag), Leaf(x, cast=False)), text)
+        kept: Term = Leaf(x, cast=False)
+        if whole:
+            # The product so far is 0 there; 0 times NaN is not.
+            weight = Leaf(weight, cast=False)
+            kept = Term(tf.multiply, (weight, kept), "{0} * {1}")
+        term = Term(select, (raw(flag), kept), text)
         return Proposal("SK412", term, wide=False, alike=True)
     return None
 
