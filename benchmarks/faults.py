@@ -85,7 +85,7 @@ def main():
     start = time.perf_counter()
     found = settings(args.settings, args.seed, args.kinds, args.mirrored)
     guarded = not args.unguarded
-    outcomes = []
+    outcomes, died = [], False
     with concurrent.futures.ProcessPoolExecutor(
         args.jobs, multiprocessing.get_context("spawn"), _two_devices
     ) as pool:
@@ -94,7 +94,12 @@ def main():
             for i in range(len(found))
         ]
         for run, setting in zip(runs, found, strict=True):
-            outcomes += run.result()
+            try:
+                outcomes += run.result()
+            except Exception as error:
+                print(f"{setting} did not end: {error!r}", flush=True)
+                died = True
+                continue
             print(f"{len(outcomes)} of {args.count}: {setting}", flush=True)
             _tell(o for o in run.result() if o.failures)
     used = sum(o.seconds for o in outcomes) / 60
@@ -112,7 +117,7 @@ def main():
     if args.write:
         note = page.setting(f"seed {args.seed}")
         page.write("faults.campaign", *tables, note)
-    if wrong and not args.unguarded:
+    if died or (wrong and not args.unguarded):
         sys.exit(1)
 
 
