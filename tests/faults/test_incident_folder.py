@@ -286,9 +286,11 @@ class _Delete(keras.callbacks.Callback):
     def __init__(self, folder):
         super().__init__()
         self._folder = folder
+        self._done = False
 
     def on_train_batch_end(self, batch, logs=None):
-        if batch == BAD_BATCH + 1:
+        if batch == BAD_BATCH + 1 and not self._done:
+            self._done = True
             for path in self._folder.rglob("*"):
                 if path.is_file():
                     path.unlink()
