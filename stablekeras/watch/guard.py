@@ -12,6 +12,8 @@ discriminator just updated) has those applies run in place; weights and slots
 are then read beforehand as well, and undone with the rest.
 """
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -292,15 +294,19 @@ class Transaction:
     # Eager.
 
     def _eager(self, data):
-        saved = [(v, v.read_value()) for v in _tf_variables(self)]
-        known = {id(v) for v, _ in saved}
+        saved = {
+            id(ref.handle): (ref, resources.read(ref))
+            for ref in resources.references(_tf_variables(self))
+        }
 
         def note(next_creator, **kwargs):
             variable = next_creator(**kwargs)
-            if id(variable) not in known:
-                saved.append((variable, variable.read_value()))
+            for ref in resources.references([variable]):
+                saved.setdefault(id(ref.handle), (ref, resources.read(ref)))
             return variable
 
+        model = self._model
+        strategy = is_distributed(model) and model.distribute_strategy
         log = ApplyLog(self._optimizers, None)
         before = {
             id(o): float(keras.ops.convert_to_numpy(loss_scale(o)))
@@ -312,17 +318,28 @@ class Transaction:
             with log.recording() as calls:
                 logs = self._step(data)
             flat = [values(g) for c in calls for g in c.tensors()]
-            finite = all(
-                bool(tf.reduce_all(tf.math.is_finite(g))) for g in flat
-            )
+            finite = all(map(_all_finite, flat))
             sumsq = sum(float(half_square(g)) for g in flat)
-            return logs, finite, sumsq
+            loss = float(_loss_of(logs))
+            bad = tf.constant([not _finite(loss), not finite], tf.float32)
+            rank, first = 0, 0.0
+            if strategy:
+                context = tf.distribute.get_replica_context()
+                rank = int(context.replica_id_in_sync_group)
+                bad, first = _told_by_all(bad, loss + sumsq, tf.zeros((1,)))
+            told.append((rank, bad.numpy(), loss, sumsq, float(first)))
+            return logs
 
+        told: list[Any] = []
         with tf.variable_creator_scope(note), log.watching():
-            logs, finite, sumsq = replica(data)
-        loss = float(_loss_of(logs))
+            if strategy:
+                logs = strategy.run(replica, args=(data,))
+            else:
+                logs = replica(data)
+        told.sort(key=lambda one: one[0])
         kinds = self._must_be_finite()
-        bits = LOSS * (not _finite(loss)) + GRADIENT * (not finite)
+        bad_loss, bad_gradient = told[0][1][:2]
+        bits = LOSS * int(bad_loss > 0) + GRADIENT * int(bad_gradient > 0)
         overflow = 0
         if any(s == 0.0 or not _finite(s) for s in before.values()):
             bits |= SCALE
@@ -331,26 +348,23 @@ class Transaction:
                 bits, overflow = 0, 1
             else:
                 bits |= SCALE
-        for variable, _ in saved:
-            kind = max(
-                (kinds.get(id(h), 0) for h in resources.handles(variable)),
-                default=0,
-            )
-            if (
-                kind & ~bits
-                and variable.dtype.is_floating
-                and not bool(tf.reduce_all(tf.math.is_finite(variable)))
-            ):
-                bits |= kind
+        for key, (ref, _) in saved.items():
+            kind = kinds.get(key, 0) if ref.dtype.is_floating else 0
+            if kind & ~bits:
+                bits |= 0 if _all_finite(resources.read(ref)) else kind
         if bits & ~UPDATE:  # The update only carried it on.
             bits &= ~UPDATE
         if bits:
-            for variable, value in saved:
-                variable.assign(value)
+            for ref, value in saved.values():
+                resources.assign(ref, value)
+        scale = 1.0
         if not bits and not overflow:  # The gradients are still scaled.
-            sumsq /= max(before.values(), default=1.0) ** 2
-        facts = tf.constant([[bits, overflow, loss, sumsq, 0]], tf.float32)
-        return facts, logs
+            scale = max(before.values(), default=1.0) ** 2
+        facts = [
+            [bits, overflow, loss, sumsq / scale, first]
+            for _, _, loss, sumsq, first in told
+        ]
+        return tf.constant(facts, tf.float32), logs
 
 
 class _Traced:
@@ -457,6 +471,10 @@ def _local(value):
 
 def _local_first(value):
     return _local(value)[0]
+
+
+def _all_finite(tensor):
+    return bool(tf.reduce_all(tf.math.is_finite(tensor)))
 
 
 def _finite(x):

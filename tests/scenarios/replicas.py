@@ -1,6 +1,6 @@
 """Run by the replica tests in processes of their own; prints one JSON line.
 
-python -m tests.scenarios.replicas mirrored [--spe K] [--plain]
+python -m tests.scenarios.replicas mirrored [--chunk] [--eager] [--plain]
 python -m tests.scenarios.replicas workers INDEX PORT PORT
 """
 
@@ -73,6 +73,7 @@ def main(arguments):
             "mse",
             metrics=["mae"] if arguments[0] == "mirrored" else None,
             steps_per_execution=steps,
+            run_eagerly="--eager" in arguments,
         )
         if arguments[0] == "workers":
             # Keras cannot reduce one worker's batch to a symbolic one; what

@@ -46,8 +46,9 @@ def _free_ports():
         pytest.param(("--chunk",)),
         pytest.param((), marks=pytest.mark.slow),
         pytest.param(("--float16",), marks=pytest.mark.slow),
+        pytest.param(("--eager",), marks=pytest.mark.slow),
     ],
-    ids=["chunk", "single", "loss-scale"],
+    ids=["chunk", "single", "loss-scale", "eager"],
 )
 def test_two_replicas_skip_together(arguments):
     """A NaN on replica 1 ends bit for bit as a run without that batch."""
