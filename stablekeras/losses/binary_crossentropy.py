@@ -57,8 +57,6 @@ def binary_crossentropy(
     check_fraction("label_smoothing", label_smoothing)
     y_true, y_pred, dtype = prepare(y_true, y_pred, cast_probabilities)
     same_shape(y_true, y_pred)
-    if label_smoothing:
-        y_true = y_true * (1.0 - label_smoothing) + 0.5 * label_smoothing
     x = logits_of(
         y_pred,
         from_logits,
@@ -67,11 +65,16 @@ def binary_crossentropy(
         y_true.dtype,
         "binary_crossentropy",
     )
-    if x is not None:
-        values = binary_from_logits(y_true, x)
-    else:
-        values = _from_probabilities(y_true, y_pred)
-    return kops.cast(mean(values, axis), dtype)
+
+    def terms():
+        y = y_true
+        if label_smoothing:
+            y = y * (1.0 - label_smoothing) + 0.5 * label_smoothing
+        if x is not None:
+            return binary_from_logits(y, x)
+        return _from_probabilities(y, y_pred)
+
+    return kops.cast(mean(terms, axis), dtype)
 
 
 def _from_probabilities(y_true, y_pred):

@@ -290,8 +290,9 @@ def rest_sums(x, axis):
 
     log_p = log_softmax(x, axis=axis)
     classes = kops.shape(x)[axis]
+    place = axis % len(x.shape)  # one_hot knows of no other but -1
     top = kops.one_hot(
-        kops.argmax(x, axis=axis), classes, axis=axis, dtype="bool"
+        kops.argmax(x, axis=axis), classes, axis=place, dtype="bool"
     )
     others = kops.where(top, kops.cast(-math.inf, x.dtype), x)
     rest = logsumexp(others, axis=axis, keepdims=True)

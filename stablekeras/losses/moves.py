@@ -148,7 +148,8 @@ def _kept_by_slice(op, place):
     rest = op.inputs[0].shape.rank - sum(
         kind not in ("new", "all") for kind in kinds
     )
-    fates = []  # of each input axis: its place in the output, or None
+    # Of each input axis: its place in the output, or None.
+    fates: list[int | None] = []
     place_out = 0
     for kind in kinds:
         if kind == "all":

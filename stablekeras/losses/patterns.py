@@ -188,10 +188,12 @@ def _log_sum(tensor):
             if operation(a, "Log") is not None:
                 log, shift = operation(a, "Log"), b
     summed = None if log is None else reduction(log.inputs[0], "Sum")
-    exp = None if summed is None else operation(summed[0], "Exp")
+    if summed is None:
+        return None
+    exp, axis = operation(summed[0], "Exp"), summed[1]
     if exp is None:
         return None
-    x, axis = exp.inputs[0], summed[1]
+    x = exp.inputs[0]
     if shift is None:
         return x, axis
     op = operation(x, "Sub")

@@ -27,7 +27,9 @@ def mean(values, axis=-1, rescaled=None):
     anew from terms scaled down first; the gradient, which knows no sum, stays.
 
     Args:
-        values: Tensor of terms.
+        values: Tensor of terms, or a function that computes it. A function is
+            called once more for the mean computed anew: XLA then keeps no
+            tensor of terms for a branch that is hardly ever taken.
         axis: Integer, tuple or None: where to take the mean.
         rescaled: Function of a scale that returns the sum of the terms times
             the scale, for terms that themselves may overflow. Defaults to the
@@ -36,13 +38,15 @@ def mean(values, axis=-1, rescaled=None):
     Returns:
         Tensor without the dimensions of `axis`.
     """
+    terms = values if callable(values) else lambda: values
+    values = terms()
     total = kops.sum(values, axis=axis)
     count = kops.cast(_count(values, axis), total.dtype)
     plain = kops.divide_no_nan(total, count)
     if rescaled is None:
 
         def rescaled(scale):
-            return kops.sum(values * scale, axis=axis)
+            return kops.sum(terms() * scale, axis=axis)
 
     overflown = kops.logical_not(kops.isfinite(plain))
     value = kops.cond(

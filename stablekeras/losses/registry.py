@@ -1,128 +1,33 @@
 """Finding losses by name, and writing them down."""
 
+import functools
 import inspect
 
 import keras
 
-from stablekeras.losses.binary_crossentropy import (
-    BinaryCrossentropy,
-    binary_crossentropy,
-)
-from stablekeras.losses.categorical_crossentropy import (
-    CategoricalCrossentropy,
-    categorical_crossentropy,
-)
-from stablekeras.losses.circle import Circle, circle
-from stablekeras.losses.ctc import CTC, ctc
-from stablekeras.losses.divergence import (
-    KLDivergence,
-    Poisson,
-    kl_divergence,
-    poisson,
-)
-from stablekeras.losses.focal import (
-    BinaryFocalCrossentropy,
-    CategoricalFocalCrossentropy,
-    binary_focal_crossentropy,
-    categorical_focal_crossentropy,
-)
-from stablekeras.losses.generalized import (
-    CategoricalGeneralizedCrossEntropy,
-    categorical_generalized_cross_entropy,
-)
-from stablekeras.losses.hinge import (
-    CategoricalHinge,
-    Hinge,
-    SquaredHinge,
-    categorical_hinge,
-    hinge,
-    squared_hinge,
-)
-from stablekeras.losses.loss import Loss
-from stablekeras.losses.regression import (
-    MeanAbsoluteError,
-    MeanAbsolutePercentageError,
-    MeanSquaredError,
-    MeanSquaredLogarithmicError,
-    mean_absolute_error,
-    mean_absolute_percentage_error,
-    mean_squared_error,
-    mean_squared_logarithmic_error,
-)
-from stablekeras.losses.robust import Huber, LogCosh, huber, log_cosh
-from stablekeras.losses.segmentation import Dice, Tversky, dice, tversky
-from stablekeras.losses.similarity import CosineSimilarity, cosine_similarity
-from stablekeras.losses.sparse_crossentropy import (
-    SparseCategoricalCrossentropy,
-    sparse_categorical_crossentropy,
-)
-from stablekeras.losses.wrapper import LossFunctionWrapper
-
-__all__ = ["CLASSES", "FUNCTIONS", "deserialize", "get", "serialize"]
-
-CLASSES = (
-    BinaryCrossentropy,
-    BinaryFocalCrossentropy,
-    CTC,
-    CategoricalCrossentropy,
-    CategoricalFocalCrossentropy,
-    CategoricalGeneralizedCrossEntropy,
-    CategoricalHinge,
-    Circle,
-    CosineSimilarity,
-    Dice,
-    Hinge,
-    Huber,
-    KLDivergence,
-    LogCosh,
-    MeanAbsoluteError,
-    MeanAbsolutePercentageError,
-    MeanSquaredError,
-    MeanSquaredLogarithmicError,
-    Poisson,
-    SparseCategoricalCrossentropy,
-    SquaredHinge,
-    Tversky,
-)
-
-FUNCTIONS = (
-    binary_crossentropy,
-    binary_focal_crossentropy,
-    categorical_crossentropy,
-    categorical_focal_crossentropy,
-    categorical_generalized_cross_entropy,
-    categorical_hinge,
-    circle,
-    cosine_similarity,
-    ctc,
-    dice,
-    hinge,
-    huber,
-    kl_divergence,
-    log_cosh,
-    mean_absolute_error,
-    mean_absolute_percentage_error,
-    mean_squared_error,
-    mean_squared_logarithmic_error,
-    poisson,
-    sparse_categorical_crossentropy,
-    squared_hinge,
-    tversky,
-)
+__all__ = ["deserialize", "get", "serialize"]
 
 _SHORT = {
-    "bce": binary_crossentropy,
-    "kld": kl_divergence,
-    "mae": mean_absolute_error,
-    "mape": mean_absolute_percentage_error,
-    "mse": mean_squared_error,
-    "msle": mean_squared_logarithmic_error,
+    "bce": "binary_crossentropy",
+    "kld": "kl_divergence",
+    "mae": "mean_absolute_error",
+    "mape": "mean_absolute_percentage_error",
+    "mse": "mean_squared_error",
+    "msle": "mean_squared_logarithmic_error",
 }
 
-_BY_NAME = {
-    x.__name__: x for x in (Loss, LossFunctionWrapper, *CLASSES, *FUNCTIONS)
-}
-_BY_NAME |= _SHORT | {name.upper(): fn for name, fn in _SHORT.items()}
+
+@functools.cache
+def _by_name():
+    """Returns the public names of the package, and short ones."""
+    # Not when this module is imported: the package is not whole by then.
+    from stablekeras import losses
+
+    names = [name for name in losses.__all__ if name not in __all__]
+    found = {name: getattr(losses, name) for name in names}
+    for short, name in _SHORT.items():
+        found[short] = found[short.upper()] = found[name]
+    return found
 
 
 def serialize(loss):
@@ -172,7 +77,7 @@ def deserialize(name, custom_objects=None):
     'huber_loss'
     """
     return keras.saving.deserialize_keras_object(
-        name, module_objects=_BY_NAME, custom_objects=custom_objects
+        name, module_objects=_by_name(), custom_objects=custom_objects
     )
 
 
@@ -202,7 +107,7 @@ def get(identifier):
     if isinstance(identifier, dict):
         found = deserialize(identifier)
     elif isinstance(identifier, str):
-        found = _BY_NAME.get(identifier)
+        found = _by_name().get(identifier)
     else:
         found = identifier
     if not callable(found):

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from stablekeras import losses
-from stablekeras.losses.registry import CLASSES, FUNCTIONS
+from stablekeras.losses import registry
 
 NAN = float("nan")
 NAMES = [n for n in dir(keras.losses) if not n.startswith("_") and n != "Loss"]
@@ -27,6 +27,14 @@ SAMPLES = {
     "CategoricalGeneralizedCrossEntropy": (np.array([1, 0]), SHARES),
     "CosineSimilarity": (VALUES[::-1].copy(), VALUES),
 }
+PUBLIC = [getattr(losses, n) for n in losses.__all__]
+BASES = (losses.Loss, losses.LossFunctionWrapper)
+CLASSES = [x for x in PUBLIC if inspect.isclass(x) and x not in BASES]
+FUNCTIONS = [
+    x
+    for x in PUBLIC
+    if inspect.isfunction(x) and x.__name__ not in registry.__all__
+]
 IDS = [c.__name__ for c in CLASSES]
 
 
@@ -90,6 +98,15 @@ def test_functions_survive_serialization(function):
     """A function is found again by its name and its description."""
     assert losses.get(function.__name__) is function
     assert losses.deserialize(losses.serialize(function)) is function
+
+
+@pytest.mark.parametrize(
+    "name", ["bce", "kld", "mae", "mape", "mse", "msle", "MSE"]
+)
+def test_short_names_are_those_of_keras(name):
+    """A short name leads to our function of the name Keras knows it by."""
+    ours, theirs = losses.get(name), keras.losses.get(name)
+    assert ours is getattr(losses, theirs.__name__)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
