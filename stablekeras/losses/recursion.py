@@ -14,8 +14,8 @@ def scan(step, init, xs, reverse=False):
 
     Args:
         step: Function `(carry, x) -> (carry, y)`; `y` like the carry's first
-            element.
-        init: Tuple of tensors, the first carry.
+            element, a tuple of tensors.
+        init: Tuple, the first carry.
         xs: Tuple of tensors of one length.
         reverse: Whether to start at the end.
 
@@ -36,17 +36,21 @@ def scan(step, init, xs, reverse=False):
         )
         for x in xs
     ]
-    out = tf.TensorArray(init[0].dtype, size=count, element_shape=init[0].shape)
+    outs = tuple(
+        tf.TensorArray(x.dtype, size=count, element_shape=x.shape)
+        for x in init[0]
+    )
 
-    def body(i, carry, out):
+    def body(i, carry, outs):
         at = count - 1 - i if reverse else i
         carry, y = step(carry, tuple(a.read(at) for a in arrays))
-        return i + 1, carry, out.write(at, y)
+        outs = tuple(o.write(at, v) for o, v in zip(outs, y, strict=True))
+        return i + 1, carry, outs
 
-    _, carry, out = tf.while_loop(
+    _, carry, outs = tf.while_loop(
         lambda i, *_: i < count,
         body,
-        (tf.constant(0), init, out),
+        (tf.constant(0), init, outs),
         maximum_iterations=bound,
     )
-    return carry, out.stack()
+    return carry, tuple(o.stack() for o in outs)
