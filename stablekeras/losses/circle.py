@@ -9,6 +9,7 @@ from stablekeras.losses.checks import check_not_negative, check_positive
 from stablekeras.losses.inputs import prepare, set_keras_mask, widest_integers
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops import logsumexp, softplus
+from stablekeras.ops.precision import at_least
 from stablekeras.ops.symbolic import stable
 
 __all__ = ["Circle", "circle"]
@@ -92,8 +93,9 @@ def _circle(
     if ref_embeddings is not None:
         refs = kops.cast(kops.convert_to_tensor(ref_embeddings), y_pred.dtype)
 
-    distance = 1 - kops.matmul(y_pred, kops.transpose(refs))
-    distance = kops.maximum(distance, 0.0)
+    # Not kops.matmul, which narrows float64 on torch.
+    distance = 1 - y_pred @ kops.transpose(refs)
+    distance = at_least(distance, 0.0)
     positive = kops.equal(labels[:, None], others[None, :])
     negative = kops.logical_not(positive)
     if remove_diagonal:
@@ -106,7 +108,7 @@ def _circle(
         negative = kops.logical_and(negative, valid[None, :])
 
     pull = -gamma * (margin + distance) * (margin - distance)
-    push = kops.maximum(1 + margin - distance, 0.0)
+    push = at_least(1 + margin - distance, 0.0)
     push = gamma * push * (1 - margin - distance)
 
     def total(x, mask):

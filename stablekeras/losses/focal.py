@@ -24,7 +24,7 @@ from stablekeras.losses.origin import cast_probabilities
 from stablekeras.losses.reduction import mean, with_value
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops import clamped_log
-from stablekeras.ops.precision import finfo
+from stablekeras.ops.precision import at_least, finfo
 from stablekeras.ops.symbolic import stable
 
 __all__ = [
@@ -231,7 +231,7 @@ def _focal_from_logits(y, x, gamma, axis):
         factor = kops.where(impossible, kops.zeros_like(factor), factor)
     # The largest number stands for what lies beyond: times 0 it is 0.
     lowest = -finfo(keras.backend.standardize_dtype(x.dtype)).max
-    log_p = with_value(log_p, kops.maximum(log_p, lowest))
+    log_p = with_value(log_p, at_least(log_p, lowest))
     return -y * factor * log_p
 
 

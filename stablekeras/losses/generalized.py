@@ -11,6 +11,7 @@ from stablekeras.losses.origin import cast_probabilities, log_probabilities
 from stablekeras.losses.sparse_crossentropy import class_numbers, pick
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops.elementary import expm1_kernel
+from stablekeras.ops.precision import at_least
 from stablekeras.ops.symbolic import stable
 
 __all__ = [
@@ -85,7 +86,7 @@ def _from_probability(p, q):
     inside = kops.where(low, kops.ones_like(p), p)
     exact = _of_log(kops.log(inside), q)
     # Below the floor: the true value, on a line of the floor's slope.
-    tiny = kops.stop_gradient(kops.where(low, kops.maximum(p, 0.0), 0.0))
+    tiny = kops.stop_gradient(kops.where(low, at_least(p, 0.0), 0.0))
     value = (1 - kops.power(tiny, q)) / q
     line = -(floor ** (q - 1)) * (p - kops.stop_gradient(p))
     return kops.where(low, value + line, exact)

@@ -6,6 +6,7 @@ from keras import ops as kops
 from stablekeras.losses.inputs import prepare, same_rank
 from stablekeras.losses.reduction import mean
 from stablekeras.losses.wrapper import LossFunctionWrapper
+from stablekeras.ops.precision import at_least
 from stablekeras.ops.symbolic import stable
 
 __all__ = [
@@ -53,7 +54,7 @@ def hinge(y_true, y_pred):
     """
     y_true, y_pred, dtype = prepare(y_true, y_pred)
     y_true, y_pred = same_rank(y_true, y_pred)
-    values = kops.maximum(1.0 - _signs(y_true) * y_pred, 0.0)
+    values = at_least(1.0 - _signs(y_true) * y_pred, 0.0)
     return kops.cast(mean(values), dtype)
 
 
@@ -86,7 +87,7 @@ def squared_hinge(y_true, y_pred):
     """
     y_true, y_pred, dtype = prepare(y_true, y_pred)
     y_true, y_pred = same_rank(y_true, y_pred)
-    margin = kops.maximum(1.0 - _signs(y_true) * y_pred, 0.0)
+    margin = at_least(1.0 - _signs(y_true) * y_pred, 0.0)
     return kops.cast(
         mean(
             kops.square(margin),
@@ -128,7 +129,7 @@ def categorical_hinge(y_true, y_pred):
     y_true, y_pred, dtype = prepare(y_true, y_pred)
     right = kops.sum(y_true * y_pred, axis=-1)
     wrong = kops.max((1.0 - y_true) * y_pred, axis=-1)
-    return kops.cast(kops.maximum(wrong - right + 1.0, 0.0), dtype)
+    return kops.cast(at_least(wrong - right + 1.0, 0.0), dtype)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")

@@ -11,7 +11,8 @@ import keras
 from keras import ops as kops
 
 from stablekeras.ops.elementary import log1p_kernel
-from stablekeras.ops.precision import finfo
+from stablekeras.ops.gradient import custom_gradient, with_pullback
+from stablekeras.ops.precision import at_least, at_most, finfo
 from stablekeras.ops.sigmoids import sigmoid_slope
 
 __all__ = [
@@ -20,7 +21,7 @@ __all__ = [
     "categorical_from_probabilities",
     "clamp_floor",
     "huber_terms",
-    "log1p_negative",
+    "log1p_accurate",
     "overlap_loss",
     "poisson_terms",
     "rest_sums",
@@ -33,8 +34,8 @@ def clamp_floor(x):
     return finfo(keras.backend.standardize_dtype(x.dtype)).eps ** 2
 
 
-def log1p_negative(x):
-    """Computes `log(1 + x)` for `-1 <= x <= 0`.
+def log1p_accurate(x):
+    """Computes `log(1 + x)` for `x >= -1`.
 
     TensorFlow's float32 kernels are within 3.9 ULP; XLA's float64 is over 100
     off, so float64 takes the kernel of `stablekeras.ops`.
@@ -65,7 +66,7 @@ def _product(a, t):
     return kops.where(gone, kops.zeros_like(a), a) * t
 
 
-@kops.custom_gradient
+@custom_gradient
 def binary_from_logits(y, x):
     """Computes `-y log(sigmoid(x)) - (1 - y) log(1 - sigmoid(x))`.
 
@@ -83,7 +84,7 @@ def binary_from_logits(y, x):
     return _product(a, t) + kops.log1p(kops.exp(-a)), gradient
 
 
-@kops.custom_gradient
+@custom_gradient
 def _logit_slope(y, x):
     """Computes `sigmoid(x) - y` without cancellation."""
     positive = x >= 0
@@ -101,7 +102,7 @@ def _logit_slope(y, x):
 def huber_terms(e, delta):
     """Computes `e**2 / 2`, linear beyond `delta`, for any error `e`."""
 
-    @kops.custom_gradient
+    @custom_gradient
     def terms(e):
         inner = kops.clip(e, -delta, delta)
 
@@ -116,19 +117,19 @@ def huber_terms(e, delta):
     return terms(e)
 
 
-@kops.custom_gradient
+@custom_gradient
 def _binary_slope(y, p):
     """Computes `(1 - y) / (1 - p) - y / p`, clamped at the floor."""
     floor = clamp_floor(p)
     q = 1 - p
-    ends = (1 - y) / kops.maximum(q, floor) - y / kops.maximum(p, floor)
+    ends = (1 - y) / at_least(q, floor) - y / at_least(p, floor)
     # Between the ends one quotient, which does not cancel near p = y.
     between = kops.logical_and(p > floor, q > 0)
     product = kops.where(between, p * q, kops.ones_like(p))
 
     def gradient(*args, upstream=None):
         (y_, p_), upstream = _points((y, p), args, upstream)
-        c, d = kops.maximum(p_, floor), kops.maximum(1 - p_, floor)
+        c, d = at_least(p_, floor), at_least(1 - p_, floor)
         of_p = _where_moving(p_, floor, y_ / c / c)
         of_p = of_p + _where_moving(1 - p_, floor, (1 - y_) / d / d)
         return -(1 / c + 1 / d) * upstream, of_p * upstream
@@ -140,30 +141,30 @@ def _where_moving(p, floor, slope):
     return kops.where(p > floor, slope, kops.zeros_like(slope))
 
 
-@kops.custom_gradient
+@custom_gradient
 def _poisson_slope(y, p):
     """Computes `1 - y / p`, clamped at the floor, as one quotient."""
     floor = clamp_floor(p)
-    c = kops.maximum(p, floor)
+    c = at_least(p, floor)
 
     def gradient(*args, upstream=None):
         (y_, p_), upstream = _points((y, p), args, upstream)
-        c = kops.maximum(p_, floor)
+        c = at_least(p_, floor)
         of_p = _where_moving(p_, floor, y_ / c / c)
         return -upstream / c, of_p * upstream
 
     return (c - y) / c, gradient
 
 
-@kops.custom_gradient
+@custom_gradient
 def binary_from_probabilities(y, p):
     """Computes `-y log(p) - (1 - y) log(1 - p)`, clamped at the floor."""
     floor = clamp_floor(p)
 
     def logs(p):
-        log_p = kops.log(kops.maximum(p, floor))
-        log_q = log1p_negative(-kops.minimum(p, 1.0))
-        return log_p, kops.maximum(log_q, math.log(floor))
+        log_p = kops.log(at_least(p, floor))
+        log_q = log1p_accurate(-at_most(p, 1.0))
+        return log_p, at_least(log_q, math.log(floor))
 
     log_p, log_q = logs(p)
 
@@ -185,10 +186,10 @@ def categorical_from_probabilities(y, p, axis):
         s = kops.sum(p, axis=axis, keepdims=True)
         return kops.where(kops.equal(s, 0), kops.ones_like(s), s)
 
-    @kops.custom_gradient
+    @custom_gradient
     def crossentropy(y, p):
         s = total(p)
-        log_q = kops.log(kops.maximum(p / s, floor))
+        log_q = kops.log(at_least(p / s, floor))
 
         def gradient(*args, upstream=None):
             fresh = upstream is None
@@ -196,10 +197,10 @@ def categorical_from_probabilities(y, p, axis):
             upstream = kops.expand_dims(upstream, axis)
             s_ = s if fresh else total(p_)
             q = p_ / s_
-            log_q_ = log_q if fresh else kops.log(kops.maximum(q, floor))
+            log_q_ = log_q if fresh else kops.log(at_least(q, floor))
             scale = upstream / s_
             mass = kops.sum(y_, axis=axis, keepdims=True)
-            of_p = scale * mass - scale * (y_ / kops.maximum(q, floor))
+            of_p = scale * mass - scale * (y_ / at_least(q, floor))
             return -log_q_ * upstream, of_p
 
         return -kops.sum(y * log_q, axis=axis), gradient
@@ -207,36 +208,47 @@ def categorical_from_probabilities(y, p, axis):
     return crossentropy(y, p)
 
 
-@kops.custom_gradient
+@custom_gradient
 def poisson_terms(y, p):
     """Computes `p - y log(p)`, clamped at the floor."""
     floor = clamp_floor(p)
 
     def gradient(*args, upstream=None):
         (y_, p_), upstream = _points((y, p), args, upstream)
-        log = kops.log(kops.maximum(p_, floor))
+        log = kops.log(at_least(p_, floor))
         return -log * upstream, _poisson_slope(y_, p_) * upstream
 
-    return p - y * kops.log(kops.maximum(p, floor)), gradient
+    return p - y * kops.log(at_least(p, floor)), gradient
 
 
-@kops.custom_gradient
+@custom_gradient
 def squared_log_ratio(y, p):
     """Computes `(log(1 + y) - log(1 + p))**2`, negative numbers taken as 0."""
-
-    def difference(y, p):
-        return kops.log1p(p) - kops.log1p(y)
 
     def gradient(*args, upstream=None):
         (y_, p_), upstream = _points(given, args, upstream)
         y_, p_ = _above_zero(y_), _above_zero(p_)
         # Multiplied first: the reciprocal alone may underflow.
-        slope = 2 * difference(y_, p_) * upstream
+        slope = 2 * _log_ratio(y_, p_) * upstream
         return -slope / (1 + y_), slope / (1 + p_)
 
     given = (y, p)
     y, p = _above_zero(y), _above_zero(p)
-    return kops.square(difference(y, p)), gradient
+    return kops.square(_log_ratio(y, p)), gradient
+
+
+def _log_ratio_value(y, p):
+    # One logarithm of 1 plus the relative distance: two would cancel.
+    below = p < y
+    ratio = kops.abs(p - y) / (1 + kops.where(below, p, y))
+    log = log1p_accurate(ratio)
+    return kops.where(below, -log, log)
+
+
+# log((1 + p) / (1 + y)) for y, p >= 0
+_log_ratio = with_pullback(
+    _log_ratio_value, lambda u, y, p: (-u / (1 + y), u / (1 + p))
+)
 
 
 def overlap_loss(y, p, alpha, beta, epsilon, axis):
@@ -254,7 +266,7 @@ def overlap_loss(y, p, alpha, beta, epsilon, axis):
         extra = kops.sum(p - z, axis=axis, keepdims=True)
         return both, alpha * missed + beta * extra + epsilon
 
-    @kops.custom_gradient
+    @custom_gradient
     def loss(y, p):
         both, apart = sums(y, p)
 
@@ -298,4 +310,4 @@ def rest_sums(x, axis):
     rest = logsumexp(others, axis=axis, keepdims=True)
     whole = logsumexp(x, axis=axis, keepdims=True)
     p = kops.exp(kops.where(top, kops.cast(-1.0, x.dtype), log_p))
-    return log_p, kops.where(top, rest - whole, log1p_negative(-p))
+    return log_p, kops.where(top, rest - whole, log1p_accurate(-p))

@@ -3,12 +3,15 @@
 import keras
 from keras import ops as kops
 
-__all__ = ["mean", "reduce_weighted", "with_value"]
+from stablekeras.ops.gradient import custom_gradient
+from stablekeras.ops.precision import at_least
+
+__all__ = ["mean", "quotient", "reduce_weighted", "with_value"]
 
 MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
 
-@kops.custom_gradient
+@custom_gradient
 def with_value(carrier, value):
     """Returns `value`, but passes the gradient to `carrier`."""
 
@@ -41,8 +44,8 @@ def mean(values, axis=-1, rescaled=None):
     terms = values if callable(values) else lambda: values
     values = terms()
     total = kops.sum(values, axis=axis)
-    count = kops.cast(_count(values, axis), total.dtype)
-    plain = kops.divide_no_nan(total, count)
+    count = at_least(kops.cast(_count(values, axis), total.dtype), 1.0)
+    plain = total / count
     if rescaled is None:
 
         def rescaled(scale):
@@ -51,9 +54,7 @@ def mean(values, axis=-1, rescaled=None):
     overflown = kops.logical_not(kops.isfinite(plain))
     value = kops.cond(
         kops.any(overflown),
-        lambda: kops.where(
-            overflown, rescaled(1 / kops.maximum(count, 1)), plain
-        ),
+        lambda: kops.where(overflown, rescaled(1 / count), plain),
         lambda: plain,
     )
     return with_value(plain, kops.stop_gradient(value))
@@ -68,6 +69,12 @@ def _count(values, axis):
     for a in axes:
         count = count * shape[a]
     return count
+
+
+def quotient(a, b):
+    """Divides, 0 where `b` is 0; Keras' `divide_no_nan` narrows on torch."""
+    nothing = kops.equal(b, 0)
+    return kops.where(nothing, 0.0, a) / kops.where(nothing, 1.0, b)
 
 
 def reduce_weighted(values, weights, reduction):
@@ -95,7 +102,7 @@ def reduce_weighted(values, weights, reduction):
     if reduction == "sum":
         return kops.sum(values)
     if reduction == "mean_with_sample_weight" and weights is not None:
-        loss = kops.divide_no_nan(kops.sum(values), kops.sum(weights))
+        loss = quotient(kops.sum(values), kops.sum(weights))
     else:
         loss = mean(values, axes)
     return _for_replicas(loss)

@@ -7,6 +7,7 @@ Here an excluded entry is replaced by a harmless one before the loss sees it.
 from keras import ops as kops
 
 from stablekeras.losses.inputs import same_rank
+from stablekeras.losses.reduction import quotient
 
 __all__ = ["merge_weights", "spread"]
 
@@ -35,7 +36,7 @@ def merge_weights(sample_weight, mask, reduction, dtype):
     if reduction in ("mean", "sum_over_batch_size"):
         total = kops.cast(kops.size(mask), dtype)
         valid = kops.sum(weights)
-        weights = weights * kops.divide_no_nan(total, valid)
+        weights = weights * quotient(total, valid)
     if sample_weight is not None:
         weights, sample_weight = same_rank(weights, sample_weight)
         weights = kops.where(

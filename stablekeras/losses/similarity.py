@@ -19,11 +19,12 @@ def _scaled(x, axis):
     wide = keras.backend.standardize_dtype(x.dtype) == "float64"
     aim = 2.0**100 if wide else 2.0**12
     m = kops.stop_gradient(kops.max(kops.abs(x), axis=axis, keepdims=True))
-    one = kops.ones_like(m)
+    # In whichever order XLA multiplies and divides, nothing overflows.
     large = m > 1
-    # Small vectors first: `aim / m` alone would overflow for them.
-    x = x / kops.where(kops.logical_or(large, kops.equal(m, 0)), one, m)
-    return x * (aim / kops.where(large, m, one))
+    size = kops.where(large, m * (1 / aim), m)
+    one = kops.ones_like(m)
+    x = x / kops.where(kops.equal(m, 0), one, size)
+    return x * kops.where(large, one, aim)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")

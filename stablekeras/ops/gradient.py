@@ -6,14 +6,49 @@ So each function here names its derivative, which may again be such a
 function; that gives second derivatives of the same quality.
 """
 
+import keras
 from keras import ops as kops
 
 __all__ = [
+    "custom_gradient",
     "with_derivative",
     "with_derivatives",
     "with_memory",
     "with_pullback",
 ]
+
+
+def custom_gradient(function):
+    """Does what `keras.ops.custom_gradient` does, for second derivatives too.
+
+    JAX differentiates the forward pass of a differentiated function as it is
+    written, if it is differentiated again: that pass must be the function
+    itself, not the formula of its value.
+
+    Args:
+        function: Function of tensors that returns its value, and the function
+            that makes gradients of an upstream gradient.
+
+    Returns:
+        A function of tensors.
+    """
+    if keras.backend.backend() != "jax":
+        return kops.custom_gradient(function)
+    import jax
+
+    @jax.custom_vjp
+    def call(*xs):
+        return function(*xs)[0]
+
+    def forward(*xs):
+        return call(*xs), xs
+
+    def backward(xs, upstream):
+        gradients = function(*xs)[1](upstream)
+        return gradients if isinstance(gradients, tuple) else (gradients,)
+
+    call.defvjp(forward, backward)
+    return call
 
 
 def with_pullback(value, pullback):
@@ -29,7 +64,7 @@ def with_pullback(value, pullback):
         A function of `n` tensors.
     """
 
-    @kops.custom_gradient
+    @custom_gradient
     def function(*xs):
         def gradient(*args, upstream=None):
             if upstream is None:
@@ -67,7 +102,7 @@ def with_memory(memory, value, slope, second):
     its derivative share is worth keeping.
 
     Args:
-        memory: Function of one tensor: what both need.
+        memory: Function of one tensor: what both need, a tensor or a tuple.
         value: Function of the tensor and its memory.
         slope: The derivative, as a function of the tensor and its memory.
         second: The second derivative, a function of the tensor alone.
@@ -76,12 +111,21 @@ def with_memory(memory, value, slope, second):
         A function of one tensor.
     """
 
-    def pullback(u, x, m):
-        derivative = with_derivative(lambda x: slope(x, m), second)
-        return u * derivative(x), kops.zeros_like(m)
+    def remembering(value, slope):
+        return with_pullback(
+            value,
+            lambda u, x, *m: (u * slope(x, *m), *map(kops.zeros_like, m)),
+        )
 
-    kept = with_pullback(value, pullback)
-    return lambda x: kept(x, kops.stop_gradient(memory(x)))
+    derivative = remembering(slope, lambda x, *m: second(x))
+    kept = remembering(value, derivative)
+
+    def function(x):
+        m = memory(x)
+        m = m if isinstance(m, tuple) else (m,)
+        return kept(x, *map(kops.stop_gradient, m))
+
+    return function
 
 
 def with_derivatives(value, *partials):
