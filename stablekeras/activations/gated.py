@@ -13,13 +13,14 @@ from stablekeras.activations.minima import through_root
 from stablekeras.ops.axes import check_axis
 from stablekeras.ops.elementary import tanh_kernel
 from stablekeras.ops.gradient import with_derivative, with_memory
-from stablekeras.ops.normal import cdf_value, normal_density
-from stablekeras.ops.precision import answered, at_least, to_compute
-from stablekeras.ops.sigmoids import (
-    sigmoid_kernel,
-    sigmoid_slope,
-    sigmoid_value,
+from stablekeras.ops.normal import normal_density, tail_factors
+from stablekeras.ops.precision import (
+    answered,
+    at_least,
+    at_most,
+    to_compute,
 )
+from stablekeras.ops.sigmoids import sigmoid_kernel, sigmoid_slope
 from stablekeras.ops.symbolic import stable
 
 __all__ = ["bounded", "gelu", "glu", "mish", "silu"]
@@ -33,17 +34,24 @@ def bounded(x, bound=_FLAT):
     return kops.clip(x, -bound, bound)
 
 
-def _gated(x, share):
-    """Compute `x * share`, 0 where `x` is `-inf`."""
-    return at_least(x, -_FLAT) * share
+def _half(x):
+    # Half the exponent: exp(x) underflows before x * exp(x) does. So x is
+    # multiplied by the halves, one by one. The largest is a power of two: it
+    # and its reciprocal cancel exactly.
+    return at_most(kops.exp(0.5 * x), 2.0**30)
 
 
-def _silu_slope_value(x, s):
+def _silu_value(x, h):
+    # sigmoid(x) = h * h / (1 + h * h); 0 at -inf.
+    return (at_least(x, -_FLAT) * (h / (1 + h * h))) * h
+
+
+def _silu_slope_value(x, h):
     # s (1 + x (1 - s)), where 1 - s = 1 / (1 + E) with E = exp(x). The sum is
     # exact to the last bit near its zero at -1.278, where 1 + x is exact.
     y = kops.clip(x, -_FLAT, _STEEP)
     e = kops.exp(y)
-    return s * ((1 + y) + e) / (1 + e)
+    return ((((1 + y) + e) / (1 + e)) * (h / (1 + h * h))) * h
 
 
 def _silu_second(x):
@@ -51,12 +59,7 @@ def _silu_second(x):
     return sigmoid_slope(y) * (2 - y * tanh_kernel(0.5 * y))
 
 
-_silu = with_memory(
-    sigmoid_value,
-    _gated,
-    _silu_slope_value,
-    _silu_second,
-)
+_silu = with_memory(_half, _silu_value, _silu_slope_value, _silu_second)
 
 
 @stable
@@ -86,38 +89,63 @@ def silu(x):
     return answered(_silu, x)
 
 
+def _exp_parts(x):
+    """Return two factors of `exp(x)`, alive where their product underflows."""
+    far = x < -64
+    one = kops.ones_like(x)
+    shifted = kops.where(far, x + 40, x)  # exact where it is taken
+    scale = kops.where(far, math.exp(-40) * one, one)
+    return kops.exp(at_most(shifted, _STEEP)), scale
+
+
 def _mish_parts(x):
-    """Return `T = tanh(softplus(x))` and `T' / T`."""
-    e = kops.exp(-kops.abs(x))
+    """Return `T = tanh(softplus(x))` as two factors, and `T' / T`."""
+    large, lead = _exp_parts(-kops.abs(x))
+    e = large * lead
     low = x < 0
     # With E = exp(x), n = E (E + 2): T = n / (n + 2) and
     # T' / T = 4 (1 + E) / ((n + 2)(E + 2)); for x > 0 in terms of 1 / E.
     n = e * (e + 2)
     rest = 1 + 2 * e
     whole = rest + 2 * e * e
-    t = kops.where(low, n, rest) / kops.where(low, n + 2, whole)
+    t = kops.where(low, large * (e + 2), rest) / kops.where(low, n + 2, whole)
+    lead = kops.where(low, lead, 1.0)
     rate = 4 * (1 + e)
     rate = kops.where(
         low, rate / ((n + 2) * (e + 2)), rate * (e / whole) * (e / rest)
     )
-    return t, rate
+    return lead, t, rate
+
+
+def _mish_value(x):
+    lead, t, _ = _mish_parts(x)
+    return (at_least(x, -_FLAT) * t) * lead
 
 
 def _mish_slope_value(x):
+    # E (4 (1 + x) + (4 x + 6) E + 4 E**2 + E**3) / (n + 2)**2: left of its
+    # zero no terms cancel.
     y = bounded(x)
-    t, rate = _mish_parts(y)
-    return t * (1 + y * rate)
+    large, lead = _exp_parts(-kops.abs(y))
+    e = large * lead
+    low = y < 0
+    left = 4 * (1 + y) + e * ((4 * y + 6) + e * (4 + e))
+    right = 1 + e * (4 + e * ((4 * y + 6) + e * (4 * (1 + y))))
+    size = kops.where(low, e * (e + 2) + 2, 1 + 2 * e + 2 * e * e)
+    slope = kops.where(low, large * left, right) / (size * size)
+    return slope * kops.where(low, lead, 1.0)
 
 
 def _mish_second(x):
     y = bounded(x)
-    t, rate = _mish_parts(y)
+    lead, t, rate = _mish_parts(y)
+    t = lead * t
     s = sigmoid_kernel(y)
     return t * rate * (2 + y * (1 - s - 2 * t * s))
 
 
 _mish = with_derivative(
-    lambda x: _gated(x, _mish_parts(x)[0]),
+    _mish_value,
     with_derivative(through_root(_mish_slope_value, minima.MISH), _mish_second),
 )
 
@@ -149,8 +177,19 @@ def mish(x):
     return answered(_mish, x)
 
 
-def _gelu_slope_value(x, share):
-    return share + bounded(x) * normal_density(x)
+# With a = |x| and P the chance below -a, gelu is relu(x) - a P. P is a small
+# factor and an exponential; a takes the small one first.
+
+
+def _gelu_value(x, factor, e):
+    a = at_most(kops.abs(x), 40.0)
+    return kops.relu(x) - (a * factor) * e
+
+
+def _gelu_slope_value(x, factor, e):
+    a = at_most(kops.abs(x), 40.0)
+    below = e * (factor - a * (1 / math.sqrt(2 * math.pi)))
+    return kops.where(x > 0, 1 - below, below)
 
 
 def _gelu_second(x):
@@ -159,42 +198,46 @@ def _gelu_second(x):
 
 
 _gelu = with_memory(
-    cdf_value,
-    _gated,
+    lambda x: tail_factors(kops.abs(x)),
+    _gelu_value,
     through_root(_gelu_slope_value, minima.GELU),
     _gelu_second,
 )
 
 _ROOT = 2 * math.sqrt(2 / math.pi)
-_CUBE = 0.044715
+_CUBE = 0.044715 * _ROOT
 
 
-def _gelu_tanh_share(x):
+def _gelu_tanh_parts(x):
     # (1 + tanh(u)) / 2 = sigmoid(2 u)
     y = bounded(x, 40.0)
-    return sigmoid_value(_ROOT * y * (1 + _CUBE * y * y))
+    return _exp_parts(y * (_ROOT + (_CUBE * y) * y))
 
 
-def _gelu_tanh_slope(x, share):
+def _gelu_tanh_value(x, e, scale):
+    return (at_least(x, -40.0) * (e / (1 + e * scale))) * scale
+
+
+def _gelu_tanh_slope(x, e, scale):
     y = bounded(x, 40.0)
-    u = _ROOT * y * (1 + _CUBE * y * y)
-    rate = _ROOT * (1 + 3 * _CUBE * y * y)
-    return share * (1 + y * (sigmoid_value(-u) * rate))
+    rate = _ROOT + (3 * _CUBE * y) * y
+    whole = 1 + e * scale
+    return (((whole + y * rate) / whole) * (e / whole)) * scale
 
 
 def _gelu_tanh_second(x):
-    # The derivative of S(u) + x S'(u) u'; S'' = -S' tanh(u / 2).
+    # The derivative of S(v) + x S'(v) v'; S'' = -S' tanh(v / 2).
     y = bounded(x, 40.0)
-    u = _ROOT * y * (1 + _CUBE * y * y)
-    rate = _ROOT * (1 + 3 * _CUBE * y * y)
-    bend = 6 * _ROOT * _CUBE * y
-    turn = bend - rate * rate * tanh_kernel(0.5 * u)
-    return sigmoid_slope(u) * (2 * rate + y * turn)
+    v = y * (_ROOT + (_CUBE * y) * y)
+    rate = _ROOT + (3 * _CUBE * y) * y
+    bend = 6 * _CUBE * y
+    turn = bend - rate * rate * tanh_kernel(0.5 * v)
+    return sigmoid_slope(v) * (2 * rate + y * turn)
 
 
 _gelu_tanh = with_memory(
-    _gelu_tanh_share,
-    _gated,
+    _gelu_tanh_parts,
+    _gelu_tanh_value,
     through_root(_gelu_tanh_slope, minima.GELU_TANH),
     _gelu_tanh_second,
 )

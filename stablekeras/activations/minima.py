@@ -11,11 +11,11 @@ from stablekeras.ops.elementary import horner, split, terms
 
 __all__ = ["GELU", "GELU_TANH", "MISH", "through_root"]
 
-_REACH = 0.125
+_REACH = 0.3125
 
 
 def through_root(slope, minimum):
-    """Return `slope`, replaced by its series within 1/8 of the minimum.
+    """Return `slope`, replaced by its series near the minimum.
 
     Args:
         slope: Function of a tensor in compute precision, and of what else
@@ -29,7 +29,7 @@ def through_root(slope, minimum):
         s = (x - high) - low
         near = kops.abs(s) < _REACH
         s = kops.where(near, s, 0.0)
-        value = s * horner(series[: terms(x, 6, 14)], s)
+        value = s * horner(series[: terms(x, 10, 20)], s)
         return kops.where(near, value, slope(x, *memory))
 
     return mended
@@ -54,6 +54,12 @@ GELU = (
         -1.121438018842664e-05,
         -7.74846130700372e-06,
         4.3284506257392273e-07,
+        5.702764979242107e-07,
+        -1.6044265494246427e-09,
+        -3.5459866461783865e-08,
+        -1.396942086426202e-09,
+        1.90319840501314e-09,
+        1.4506418938779426e-10,
     ],
 )
 GELU_TANH = (
@@ -73,6 +79,12 @@ GELU_TANH = (
         -3.4956171694436116e-05,
         -1.5950896871645105e-05,
         5.918611710894005e-06,
+        2.4335516344299543e-06,
+        -9.898647747433667e-07,
+        -4.3102482988029016e-07,
+        1.4157556987729473e-07,
+        7.520740909289922e-08,
+        -1.6978217459781023e-08,
     ],
 )
 MISH = (
@@ -92,5 +104,11 @@ MISH = (
         -1.72992708103044e-05,
         9.427361327376651e-07,
         2.9088199364912223e-06,
+        1.071676702702074e-06,
+        2.6879417855557728e-08,
+        -1.4117255919499382e-07,
+        -6.174424363104907e-08,
+        -5.460186173028381e-09,
+        6.3895954615089855e-09,
     ],
 )

@@ -8,6 +8,7 @@ from keras import ops as kops
 from stablekeras.activations.gated import bounded
 from stablekeras.ops.elementary import (
     expm1_kernel,
+    reciprocal,
     sech2_kernel,
     tanh_kernel,
     terms,
@@ -337,10 +338,17 @@ def _softsign_value(x):
 
 
 def _softsign_slope(x):
-    return kops.square(1 / (1 + kops.abs(x)))
+    return reciprocal(kops.square(1 + kops.abs(x)))
 
 
-_softsign = with_derivative(_softsign_value, _softsign_slope)
+def _softsign_second(x):
+    r = reciprocal(1 + kops.abs(x))
+    return (-2 * kops.sign(x)) * r * r * r
+
+
+_softsign = with_derivative(
+    _softsign_value, with_derivative(_softsign_slope, _softsign_second)
+)
 
 
 @stable
@@ -391,7 +399,8 @@ def _squareplus_kernel(b):
         h = hypotenuse(y)
         if not b:
             return kops.where(y > 0, 1.0, 0.0 * y)
-        return value(y) / h
+        # (1 + x / h) / 2 has fewer roundings, but cancels far below 0.
+        return kops.where(y > -0.5 * c, 0.5 + 0.5 * (y / h), value(y) / h)
 
     def second(x):
         h = hypotenuse(x)

@@ -113,12 +113,12 @@ expm1_kernel = with_derivative(_expm1_value, kops.exp)
 
 
 def _odds_value(x):
-    return 1 / expm1_kernel(x)
+    return reciprocal(expm1_kernel(x))
 
 
 def _odds_slope(x):
     # Not one quotient: its denominator may be 0.
-    return (1 / expm1_kernel(x)) * (1 / expm1_kernel(-x))
+    return reciprocal(expm1_kernel(x)) * reciprocal(expm1_kernel(-x))
 
 
 # 1 / (exp(x) - 1), the derivative of log(1 - exp(-x)).

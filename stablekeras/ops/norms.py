@@ -10,6 +10,7 @@ import keras
 from keras import ops as kops
 
 from stablekeras.ops.axes import check_axis
+from stablekeras.ops.elementary import reciprocal
 from stablekeras.ops.gradient import with_pullback
 from stablekeras.ops.powers import power_kernel, sqrt_kernel
 from stablekeras.ops.precision import (
@@ -60,7 +61,7 @@ def _unit(x, axis):
     y = x / m
     n = sqrt_kernel(kops.sum(kops.square(y), axis=axis, keepdims=True))
     # Not `y / n`: XLA would divide by m * n, which may be infinite.
-    return y * (1 / kops.where(kops.equal(n, 0), 1.0, n)), m, n
+    return y * reciprocal(kops.where(kops.equal(n, 0), 1.0, n)), m, n
 
 
 def length_kernel(x, axis):
@@ -90,20 +91,20 @@ def _power_mean_kernel(x, p, axis):
         a = kops.abs(x) / m
         exponent = kops.convert_to_tensor(float(p), x.dtype)
         total = kops.sum(power_kernel(a, exponent), axis=axis, keepdims=True)
-        return m, a, power_kernel(total, 1 / exponent), exponent
+        return m, a, total, exponent
 
     def value(x):
-        m, _, n, _ = parts(x)
-        return m * n
+        m, _, total, exponent = parts(x)
+        return m * power_kernel(total, 1 / exponent)
 
     def pullback(u, x):
-        _, a, n, exponent = parts(x)
-        share = a * (1 / kops.where(kops.equal(n, 0), 1.0, n))
+        _, a, total, exponent = parts(x)
         # Where an entry is 0 so is the slope, or it is vertical.
-        zero = kops.equal(share, 0)
-        share = kops.where(zero, 1.0, share)
-        slope = kops.where(zero, 0.0, power_kernel(share, exponent - 1))
-        return (u * (kops.sign(x) * slope),)
+        zero = kops.equal(a, 0)
+        high = power_kernel(kops.where(zero, 1.0, a), exponent - 1)
+        total = kops.where(kops.equal(total, 0), 1.0, total)
+        slope = high / power_kernel(total, (exponent - 1) / exponent)
+        return (u * (kops.sign(x) * kops.where(zero, 0.0, slope)),)
 
     return with_pullback(value, pullback)(x)
 
@@ -241,7 +242,7 @@ def normalize(x, axis=-1, order=2, epsilon=None):
         least = epsilon / m
         n = kops.where(n < least, least, n)
     n = kops.where(kops.equal(n, 0), 1.0, n)
-    return kops.cast(y * (1 / n), dtype)
+    return kops.cast(y * reciprocal(n), dtype)
 
 
 def global_norm(tensors):
@@ -282,7 +283,7 @@ def global_norm(tensors):
 
     def pullback(u, *xs):
         m, n = _joint(xs)
-        n = 1 / kops.where(kops.equal(n, 0), 1.0, n)
+        n = reciprocal(kops.where(kops.equal(n, 0), 1.0, n))
         return tuple(u * (x / m * n) for x in xs)
 
     return with_pullback(value, pullback)(*flat)

@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops as kops
 
+from stablekeras.ops.elementary import reciprocal
 from stablekeras.ops.gradient import with_derivative, with_derivatives
 from stablekeras.ops.precision import answered
 from stablekeras.ops.symbolic import stable
@@ -47,7 +48,7 @@ def _rsqrt_value(x):
 
 def _rsqrt_slope(x):
     # Not `/ x`: XLA would divide by sqrt(x) * x, which may be 0.
-    return -0.5 * rsqrt_kernel(x) * (1 / x)
+    return -0.5 * rsqrt_kernel(x) * reciprocal(x)
 
 
 rsqrt_kernel = with_derivative(_rsqrt_value, _rsqrt_slope, singular=True)
@@ -85,7 +86,7 @@ def _lowered(x, y, factor, order):
     near = factor * (_power_value(x, y) / x)
     if order == 2:
         # Not `/ x / x`: XLA would divide by x * x, which may be 0.
-        near = near * (1 / x)
+        near = near * reciprocal(x)
     far = _power_value(x, kops.where(small, 0.0, y) - order)
     # The power wins over the factor, should that be infinite.
     far = kops.where(kops.equal(far, 0), 0.0, factor * far)
