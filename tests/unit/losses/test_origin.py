@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stablekeras import activations, losses
+from stablekeras import activations, losses, ops
 from stablekeras.losses.origin import find_origin
 
 LOGITS = np.array([[200.0, -200.0, 0.0], [0.0, 150.0, 1.0]], "float32")
@@ -39,6 +39,40 @@ def transposed(x):
     return tf.transpose(tf.nn.softmax(tf.transpose(x), axis=0))
 
 
+def repeated(x):
+    def exp():
+        return tf.exp(x - tf.reduce_max(x, -1, keepdims=True))
+
+    return exp() / tf.reduce_sum(exp(), -1, keepdims=True)
+
+
+def new_axis(x):
+    e = tf.exp(x)
+    return e * (1 / tf.reduce_sum(e, -1)[:, tf.newaxis])
+
+
+def log_sum(x):
+    return tf.exp(x - tf.reduce_logsumexp(x, -1, keepdims=True))
+
+
+def log_of_sum(x):
+    total = tf.reduce_sum(tf.exp(x), -1, keepdims=True)
+    return tf.exp(x - tf.math.log(total))
+
+
+def twice(x):
+    return tf.nn.softmax(tf.stack([x, 2 * x], 1))
+
+
+def doubled(x):
+    return tf.nn.softmax(tf.concat([x, 2 * x], 0))
+
+
+def transposed_by_keras(x):
+    p = keras.ops.softmax(keras.ops.transpose(x), axis=0)
+    return keras.ops.transpose(p)
+
+
 SOFTMAXES = {
     "tensorflow": tf.nn.softmax,
     "keras": keras.activations.softmax,
@@ -51,6 +85,25 @@ SOFTMAXES = {
     "squeezed": squeezed,
     "transposed": transposed,
     "exp of log": lambda x: tf.exp(tf.nn.log_softmax(x)),
+    "our operation": ops.softmax,
+    "exp of our log": lambda x: tf.exp(ops.log_softmax(x)),
+    "by hand, repeated": repeated,
+    "by hand, new axis": new_axis,
+    "minus logsumexp": log_sum,
+    "minus log of sum": log_of_sum,
+    "minus our logsumexp": lambda x: tf.exp(x - ops.logsumexp(x, -1, True)),
+    "transposed by Keras": transposed_by_keras,
+    "one step": lambda x: twice(x)[:, 0],
+    "one step of three": lambda x: twice(x)[:, 0, :],
+    "some rows": lambda x: doubled(x)[:2],
+    "rows by number": lambda x: tf.gather(doubled(x), [0, 1]),
+    "first half": lambda x: tf.split(doubled(x), 2)[0],
+    "unstacked": lambda x: tf.unstack(twice(x), axis=1)[0],
+    "joined": lambda x: tf.concat(
+        [tf.nn.softmax(x[:1]), tf.nn.softmax(x[1:])], 0
+    ),
+    "stacked": lambda x: tf.stack([tf.nn.softmax(x[0]), tf.nn.softmax(x[1])]),
+    "unchanged": lambda x: tf.ensure_shape(tf.nn.softmax(x), (2, 3)) * 1.0,
 }
 SIGMOIDS = {
     "tensorflow": tf.sigmoid,
@@ -67,6 +120,16 @@ SIGMOIDS = {
     ),
     "float16": lambda x: tf.cast(tf.sigmoid(tf.cast(x, "float16")), "float32"),
     "reshaped": lambda x: tf.reshape(tf.reshape(tf.sigmoid(x), (6,)), (2, 3)),
+    "our operation": ops.sigmoid,
+    "complement of ours": lambda x: 1 - ops.sigmoid(-x),
+    "exp of our log": lambda x: tf.exp(ops.log_sigmoid(x)),
+    "power": lambda x: (1 + tf.exp(-x)) ** -1,
+    "columns": lambda x: tf.concat(
+        [tf.sigmoid(x[:, :1]), tf.sigmoid(x)[:, 1:]], 1
+    ),
+    "one of two classes": lambda x: tf.nn.softmax(
+        tf.stack([tf.zeros_like(x), x], -1)
+    )[..., 1],
 }
 HIDDEN = {
     "scaled": lambda x: tf.nn.softmax(x) * 0.5,
@@ -90,7 +153,7 @@ def graph_step(form, loss):
         return value, tape.gradient(value, x)
 
     value, slope = step(tf.constant(LOGITS))
-    return value.numpy(), slope.numpy()
+    return value.numpy(), tf.convert_to_tensor(slope).numpy()
 
 
 @pytest.mark.parametrize("form", SOFTMAXES.values(), ids=SOFTMAXES)
@@ -152,8 +215,10 @@ def test_softmax_over_another_axis_is_normalized_again():
     [
         (keras.activations.softmax, "SparseCategoricalCrossentropy", LABELS),
         (activations.softmax, "SparseCategoricalCrossentropy", LABELS),
+        (ops.softmax, "SparseCategoricalCrossentropy", LABELS),
         (keras.activations.sigmoid, "BinaryCrossentropy", BITS),
         (activations.sigmoid, "BinaryCrossentropy", BITS),
+        (ops.sigmoid, "BinaryCrossentropy", BITS),
     ],
 )
 def test_eager_activations_are_traced_back(activation, loss, labels):
@@ -168,13 +233,34 @@ def test_eager_activations_are_traced_back(activation, loss, labels):
     assert np.abs(tape.gradient(value, x)).max() > 0.1
 
 
-def test_eager_softmax_is_not_taken_for_a_sigmoid():
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    "softmax", [keras.activations.softmax, activations.softmax, ops.softmax]
+)
+def test_a_softmax_is_not_taken_for_a_sigmoid(softmax, compiled):
     """Binary cross-entropy of a softmax is that of its probabilities."""
     x = tf.constant([[1.0, 2.0, 0.5]])
-    p = keras.activations.softmax(x)
-    expected = losses.binary_crossentropy(BITS[:1], p.numpy())
-    value = losses.binary_crossentropy(BITS[:1], p)
-    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    expected = losses.binary_crossentropy(BITS[:1], softmax(x).numpy())
+
+    def loss(x):
+        return losses.binary_crossentropy(BITS[:1], softmax(x))
+
+    if compiled:
+        loss = tf.function(loss, autograph=False)
+    np.testing.assert_allclose(loss(x), expected, rtol=1e-6)
+
+
+def test_shares_that_are_no_softmax_any_more_keep_their_logits():
+    """One column of a softmax is a sigmoid: 1 - p does not vanish in p = 1."""
+    x = tf.constant([[50.0, -50.0, 0.0], [1.0, 2.0, 3.0]])
+
+    @tf.function(autograph=False)
+    def loss(x):
+        p = tf.reshape(tf.nn.softmax(x)[:, 0], (2, 1))
+        return losses.binary_crossentropy(tf.zeros((2, 1)), p)
+
+    log_rest = np.log([np.exp(-50.0), 1 - 1 / (1 + np.e + np.e**2)])
+    np.testing.assert_allclose(loss(x), -log_rest, rtol=1e-6)
 
 
 def test_selection_goes_along_with_the_logits():
