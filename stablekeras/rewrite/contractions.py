@@ -118,7 +118,8 @@ def _spread_out(parts, sources, labels, output, summed, guarded):
     for term in logs[1:]:
         total = Term(tf.add, (total, term), "{0} + {1}")
     if not summed:
-        log = Atom("moved", id(total), lambda: total).linear()
+        inner = next(p.log for p in parts if p.log)
+        log = Atom("moved", id(total), lambda: total, inner).linear()
         return Factor(weight, log, guarded)
     weight = weight or Term(tf.ones_like, (total,), "1")
 

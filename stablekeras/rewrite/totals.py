@@ -184,6 +184,7 @@ def complement(factors, tensor, sign=-1.0):
                     (raw(op.inputs[0]), a.log.term(), b.log.term()),
                     "where({0}, {1}, {2})",
                 ),
+                a.log or b.log,
             )
             return Factor(None, log.linear(), a.guarded or b.guarded)
     base = factors.of(tensor)

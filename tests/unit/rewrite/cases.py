@@ -67,6 +67,15 @@ def shifted_softmax(z):
 
 
 LABELS = (1.0, 0.0, 1.0, 0.0, 1.0)
+SOFT = (1.0, 0.0, 0.875, 0.0, 1.0)
+# Columns without some of the classes: zeros where the greatest entry is.
+MIXING = (
+    (0.75, 0.25, 0.0, 0.0, 0.0),
+    (0.0, 0.5, 0.5, 0.0, 0.0),
+    (0.0, 0.0, 1.0, 0.0, 0.0),
+    (0.0, 0.0, 0.0, 0.5, 0.5),
+    (0.25, 0.0, 0.0, 0.0, 0.75),
+)
 CLASS = (0.0, 0.0, 1.0, 0.0, 0.0)
 WEIGHTS = (0.1, 0.3, 0.2, 0.15, 0.25)
 SPREAD = ((0.0, 150.0, 3.0, -200.0, 7.0), (1000.0, -1000.0, 0.0, 1.0, 999.0))
@@ -106,6 +115,30 @@ def through(*moves):
 
 def log_each(ps):
     return [mp.log(p) for p in ps]
+
+
+def chosen_rest(z):
+    y, p = const(LABELS, z), tf.sigmoid(z)
+    return log(1 - tf.where(y > 0.5, tf.zeros_like(p), p))
+
+
+def cross_entropy(z):
+    y, p = const(SOFT, z), 1 / (1 + exp(-z))
+    return y * log(p) + (1 - y) * log(1 - p)
+
+
+def softmaxes(z):
+    """Two rows, the second the negative of the first."""
+    return tf.nn.softmax(tf.stack([z, -z]))
+
+
+def mixed(xs):
+    """What the transition matrix makes of two softmaxes."""
+    return [
+        mp.log(mp.fsum(p * mp.mpf(t) for p, t in zip(ps, row, strict=True)))
+        for ps in (softmax(xs), softmax([-x for x in xs]))
+        for row in zip(*MIXING, strict=True)
+    ]
 
 
 CASES = (
@@ -515,5 +548,164 @@ CASES = (
         lambda xs: [2 * x for x in xs],
         extremes=((0.0, 150.0, 3.0, -200.0, 7.0),),
         joint=True,
+    ),
+    Case(
+        "other chance of the label",
+        "SK102",
+        chosen_rest,
+        lambda xs: [
+            mp.log(sigmoid(-x)) if not y else mp.mpf(0)
+            for x, y in zip(xs, LABELS, strict=True)
+        ],
+    ),
+    Case(
+        "binary cross-entropy",
+        "SK102",
+        cross_entropy,
+        lambda xs: [
+            mp.mpf(y) * mp.log(sigmoid(x))
+            + (1 - mp.mpf(y)) * mp.log(sigmoid(-x))
+            for x, y in zip(xs, SOFT, strict=True)
+        ],
+    ),
+    Case(
+        "tanh of two exponentials",
+        "SK306",
+        lambda z: (exp(z) - exp(-z)) / (exp(z) + exp(-z)),
+        each(mp.tanh),
+        extremes=((-300.0, -20.0, 1e-3, 15.0, 250.0),),
+    ),
+    Case(
+        "tanh of one exponential",
+        "SK306",
+        lambda z: (1 - exp(-2 * z)) / (1 + exp(-2 * z)),
+        each(mp.tanh),
+        extremes=((-300.0, -20.0, 1e-3, 15.0, 250.0),),
+    ),
+    Case(
+        "difference of either sign",
+        "SK306",
+        lambda z: (exp(z) - exp(-z)) / exp(2 * z),
+        each(lambda x: mp.exp(-x) - mp.exp(-3 * x)),
+        extremes=((-28.0, -20.0, 1e-3, 15.0, 80.0),),
+    ),
+    Case(
+        "difference of sigmoids",
+        "SK102",
+        lambda z: log(tf.sigmoid(z + 1) - tf.sigmoid(z)),
+        each(lambda x: mp.log(sigmoid(x + 1) - sigmoid(x))),
+        extremes=((-300.0, -20.0, 0.0, 20.0, 300.0),),
+    ),
+    Case(
+        "survival",
+        "SK102",
+        lambda z: log(tf.math.cumprod(1 - tf.sigmoid(z))),
+        lambda xs: [
+            mp.fsum(mp.log(sigmoid(-x)) for x in xs[: i + 1])
+            for i in range(len(xs))
+        ],
+        extremes=((-20.0, 0.0, 30.0, 150.0, 2000.0),),
+    ),
+    Case(
+        "log of cosh",
+        "SK304",
+        lambda z: log(tf.cosh(z)),
+        each(lambda x: mp.log(mp.cosh(x))),
+        extremes=((-300.0, -1e-3, 1e-5, 20.0, 2000.0),),
+    ),
+    Case(
+        "log of cosh by hand",
+        "SK304",
+        lambda z: log((exp(z) + exp(-z)) / 2),
+        each(lambda x: mp.log(mp.cosh(x))),
+        extremes=((-300.0, -1e-3, 1e-5, 20.0, 2000.0),),
+    ),
+    Case(
+        "log of softplus",
+        "SK106",
+        lambda z: log(tf.nn.softplus(z)),
+        each(lambda x: mp.log(mp.log(1 + mp.exp(x)))),
+        extremes=((-2000.0, -120.0, -14.0, 0.5, 80.0),),
+    ),
+    Case(
+        "log of hand softplus",
+        "SK106",
+        lambda z: log(log(1 + exp(z))),
+        each(lambda x: mp.log(mp.log(1 + mp.exp(x)))),
+        extremes=((-2000.0, -120.0, -14.0, 0.5, 80.0),),
+    ),
+    Case(
+        "matrix without some classes",
+        "SK106",
+        lambda z: log(softmaxes(z) @ const(MIXING, z)),
+        mixed,
+        extremes=SPREAD,
+        joint=True,
+    ),
+    Case(
+        "transposed matrix",
+        "SK106",
+        lambda z: log(
+            tf.matmul(
+                tf.transpose(const(MIXING, z)), softmaxes(z), transpose_b=True
+            )
+        ),
+        lambda xs: [
+            v
+            for pair in zip(mixed(xs)[:5], mixed(xs)[5:], strict=True)
+            for v in pair
+        ],
+        extremes=SPREAD,
+        joint=True,
+    ),
+    Case(
+        "einsum of a matrix",
+        "SK106",
+        lambda z: log(tf.einsum("ij,jk->ik", softmaxes(z), const(MIXING, z))),
+        mixed,
+        extremes=SPREAD,
+        joint=True,
+    ),
+    Case(
+        "einsum over the classes",
+        "SK106",
+        lambda z: log(tf.einsum("ij,j->i", softmaxes(z), const(CLASS, z))),
+        lambda xs: [
+            mp.log(softmax(xs)[2]),
+            mp.log(softmax([-x for x in xs])[2]),
+        ],
+        extremes=SPREAD,
+        joint=True,
+    ),
+    Case(
+        "einsum of chances",
+        "SK102",
+        lambda z: log(tf.einsum("i,i->i", tf.sigmoid(z), tf.sigmoid(2 * z))),
+        each(lambda x: mp.log(sigmoid(x) * sigmoid(2 * x))),
+    ),
+    Case(
+        "einsum that transposes",
+        "SK101",
+        lambda z: log(tf.einsum("ij->ji", softmaxes(z))),
+        lambda xs: [
+            mp.log(p)
+            for pair in zip(softmax(xs), softmax([-x for x in xs]), strict=True)
+            for p in pair
+        ],
+        extremes=SPREAD,
+        joint=True,
+    ),
+    Case(
+        "product of a diagonal",
+        "SK106",
+        lambda z: log(
+            tf.reduce_prod(
+                tf.linalg.diag_part(
+                    tf.linalg.set_diag(tf.ones([5, 5], z.dtype), exp(z))
+                )
+            )
+        ),
+        lambda xs: [mp.fsum(xs)],
+        extremes=((-90.0, -120.0, -95.0, 0.0, 3.0),),
     ),
 )

@@ -11,6 +11,7 @@ from tests.unit.rewrite.test_patterns import value_and_gradient
 log, where = tf.math.log, tf.where
 NAN, INF = float("nan"), float("inf")
 NONE = tf.zeros(3)
+FIRST = tf.constant([1.0, 0.0, 0.0])
 MASK = tf.constant([True, False, False])
 
 
@@ -158,6 +159,42 @@ GUARDS = [
         [0, 1, np.e],
         [0, -2, -np.e],
         [-2, -1, 0],
+    ),
+    (
+        "divergence from a softmax",
+        "SK101",
+        lambda z: FIRST * log(FIRST / tf.nn.softmax(z)),
+        [0, 150, 150],
+        [150 + np.log(2), 0, 0],
+        [-1, 0.5, 0.5],
+    ),
+    (
+        "divergence from a mean",
+        "SK101",
+        lambda z: (
+            FIRST * log(FIRST / ((FIRST + tf.nn.softmax(z)) / 2))
+            + tf.nn.softmax(z)
+            * log(tf.nn.softmax(z) / ((FIRST + tf.nn.softmax(z)) / 2))
+        ),
+        [150, 0, 0],
+        [0, 0, 0],
+        [0, 0, 0],
+    ),
+    (
+        "mask times a product",
+        "SK412",
+        lambda x: tf.cast(MASK, tf.float32) * x * x,
+        [3, INF, NAN],
+        [9, 0, 0],
+        [6, 0, 0],
+    ),
+    (
+        "mask times an entropy",
+        "SK412",
+        lambda x: tf.cast(x >= 0, tf.float32) * x * log(x),
+        [-1, 0, np.e],
+        [0, 0, np.e],
+        [0, 0, 2],
     ),
     ("square root", "SK401", tf.sqrt, [0, 1, 4], [0, 1, 2], [0, 0.5, 0.25]),
     ("norm", "SK402", tf.norm, [0, 0, 0], [0], [0, 0, 0]),

@@ -174,6 +174,11 @@ def in_branch(z):
     )
 
 
+def in_case(z):
+    branches = [lambda: z, lambda: log(tf.nn.softmax(z))]
+    return tf.switch_case(tf.constant(1), branches)
+
+
 def in_vectorized_map(z):
     return tf.vectorized_map(lambda row: log(tf.nn.softmax(row)), z)
 
@@ -186,6 +191,7 @@ def in_vectorized_map(z):
         in_map,
         in_loop,
         in_branch,
+        in_case,
         in_vectorized_map,
     ],
 )
@@ -232,6 +238,24 @@ def test_structures_and_keywords_pass():
     assert float(out["kept"]) == 2.0
 
 
+def test_any_keywords_pass():
+    """Calls of other forms are traced by themselves."""
+
+    @stablekeras.stabilize
+    def fn(*args, scale=1.0, **names):
+        return scale * log(tf.sigmoid(sum(args, *names.values())))
+
+    z = tf.constant([-200.0])
+    for args, names, wanted in (
+        ((z,), {}, -200.0),
+        ((z, z), {"scale": 0.5}, -200.0),
+        ((z,), {"start": -50.0}, -250.0),
+        ((z,), {}, -200.0),
+    ):
+        np.testing.assert_allclose(fn(*args, **names), [wanted])
+    assert {found.code for found in fn.rewrites} == {"SK102"}
+
+
 def test_variables_get_their_gradient():
     """A captured variable is derived by through the replaced formula."""
     w = tf.Variable([-300.0])
@@ -253,6 +277,23 @@ def test_what_cannot_be_traced_runs_as_it_is():
         first = fn(tf.constant([0.0]))
     np.testing.assert_allclose([first, fn(tf.constant([0.0]))], -np.log(2))
     assert fn.rewrites == []
+
+
+def test_a_reason_is_one_line():
+    """What AutoGraph reports over many lines is told in one."""
+
+    @stablekeras.stabilize
+    def fn(z):
+        total = 0.0
+        for _ in tf.range(2):
+            total = total + z
+        return total
+
+    with pytest.warns(UserWarning, match="'fn' as it is") as caught:
+        np.testing.assert_allclose(fn(tf.constant([1.0, 2.0])), [2.0, 4.0])
+    (text,) = [str(w.message) for w in caught]
+    assert "\n" not in text
+    assert "has shape () before the loop" in text
 
 
 def test_errors_of_the_function_are_its_own():
