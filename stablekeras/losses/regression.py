@@ -131,15 +131,21 @@ def mean_absolute_percentage_error(y_true, y_pred):
     """
     y_true, y_pred, dtype = prepare(y_true, y_pred)
     y_true, y_pred = same_rank(y_true, y_pred)
-    zero = kops.equal(y_true, 0)
-    below = kops.where(zero, keras.config.epsilon(), y_true)
+
+    # Both compute the divisor anew: see `mean`.
+    def targets():
+        zero = kops.equal(y_true, 0)
+        return zero, kops.where(zero, keras.config.epsilon(), y_true)
+
+    def values():
+        return kops.abs((y_true - y_pred) / targets()[1])
 
     def rescaled(scale):
         # A quotient overflows only if the truth does; the difference may not.
+        zero, below = targets()
         whole = kops.where(zero, 0.0, scale)
         return kops.sum(kops.abs(whole - y_pred / below * scale), axis=-1)
 
-    values = kops.abs((y_true - y_pred) / below)
     return kops.cast(100.0 * mean(values, rescaled=rescaled), dtype)
 
 
