@@ -37,7 +37,7 @@ def replay_step(model, incident, train_step=None, history=()):
         what could not be run as it was stands in `trace.notes`.
 
     Raises:
-        ReplayError: If the step cannot be traced.
+        ReplayError: If the step cannot be traced, or its batch is not dense.
     """
     if train_step is None:
         train_step = type(model).train_step.__get__(model)
@@ -112,20 +112,27 @@ def _notes(model, execution):
 
 def _batch(batch):
     """Returns names, batch and number of rows; arrays become tensors."""
-    parts = batch if isinstance(batch, (tuple, list)) else (batch,)
-    names, rows = [], None
-    for part, value in zip(("x", "y", "sample_weight"), parts, strict=False):
-        names += [
-            part + "".join(f"[{key!r}]" for key in path)
-            for path in array_paths(value)
-        ]
     for leaf in tf.nest.flatten(batch):
-        if rows is None and np.ndim(leaf):
-            rows = int(np.shape(leaf)[0])
+        if isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor)):
+            raise ReplayError(
+                "A batch must be dense to be replayed. Received: a "
+                f"{type(leaf).__name__}. Convert it before the model, with "
+                "to_tensor() or tf.sparse.to_dense()."
+            )
+    rows = next(
+        (int(np.shape(x)[0]) for x in tf.nest.flatten(batch) if np.ndim(x)),
+        None,
+    )
     tensors = tf.nest.map_structure(
         lambda leaf: None if leaf is None else tf.convert_to_tensor(leaf),
         batch,
     )
+    parts = tensors if isinstance(tensors, (tuple, list)) else (tensors,)
+    names = [
+        part + "".join(f"[{key!r}]" for key in path)
+        for part, value in zip(("x", "y", "sample_weight"), parts, strict=False)
+        for path in array_paths(value)
+    ]
     return names, tensors, rows
 
 

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import stablekeras
+from stablekeras.errors import ReplayError
 from stablekeras.watch.diagnose import explain
 from stablekeras.watch.records import Incident
 from stablekeras.watch.replay import replay_step
@@ -220,6 +221,33 @@ def test_nan_in_one_of_several_inputs():
     assert "\"x['b']\" holds 1 NaN of 32, in rows 2, columns 1" in (
         diagnosis.cause
     )
+
+
+def test_nan_beside_strings(x, y):
+    """A batch that also holds strings is replayed, lookup table and all."""
+    words, numbers = keras.Input((1,), dtype="string"), keras.Input((3,))
+    lookup = keras.layers.StringLookup(vocabulary=["a", "b"])
+    embedded = keras.layers.Embedding(3, 2)(lookup(words))
+    joined = keras.layers.Concatenate()(
+        [keras.layers.Flatten()(embedded), numbers]
+    )
+    model = keras.Model([words, numbers], keras.layers.Dense(1)(joined))
+    model.compile("adam", "mse", jit_compile=False)
+    model.optimizer.build(model.trainable_variables)
+    given = np.array([["a"], ["b"]] * (ROWS // 2), dtype=object)
+    bad = np.ones((ROWS, 3), "float32")
+    bad[5, 2] = np.inf
+    diagnosis = _explain(model, (given, bad), np.ones((ROWS, 1), "float32"))
+    assert (diagnosis.code, diagnosis.samples) == ("SK501", (5,))
+    assert '"x[1]"' in diagnosis.cause
+
+
+def test_what_is_not_dense_is_not_replayed(y):
+    """A ragged batch gets an error that says how to replay it."""
+    model = _model(keras.layers.Dense(1), loss="mse")
+    ragged = tf.RaggedTensor.from_row_lengths(tf.ones(ROWS), [1] * ROWS)
+    with pytest.raises(ReplayError, match=r"a RaggedTensor\. Convert it"):
+        _explain(model, ragged, y)
 
 
 def test_nan_in_a_row_of_weight_zero(x, y):
