@@ -92,6 +92,7 @@ class Training:
             feed.dataset(),
             initial_epoch=first,
             epochs=first + len(epochs),
+            shuffle=False,
             verbose=0,
             callbacks=[feed, *callbacks],
         ).history
