@@ -210,17 +210,17 @@ class ClippedOptimizer(OptimizerWrapper):
                     "optimizer.build(trainable_variables) first."
                 )
             variables = list(self._known_variables)
-            if len(grads) != len(variables):
-                raise ValueError(
-                    "There must be one gradient for each variable. Received: "
-                    f"{len(grads)} gradients for {len(variables)} variables. "
-                    "Pass None for a variable without a gradient."
-                )
         else:
             variables = list(trainable_variables)
-            if not self.built and variables:
-                with keras.name_scope(self.name):
-                    self.build(variables)
+        if len(grads) != len(variables):
+            raise ValueError(
+                "There must be one gradient for each variable. Received: "
+                f"{len(grads)} gradients for {len(variables)} variables. "
+                "Pass None for a variable without a gradient."
+            )
+        if not self.built and variables:
+            with keras.name_scope(self.name):
+                self.build(variables)
         if all(g is None for g in grads):
             # Nothing to clip; Keras has its own words for that.
             self.inner_optimizer.apply(grads, variables)
@@ -348,7 +348,8 @@ class ClippedOptimizer(OptimizerWrapper):
         self._tally.write_commit(tensor_norms, update_norm, clipped, is_update)
         if is_update is not None and self._rules:
             self._accumulation.empty(is_update)
-        self.inner_optimizer.apply(grads, trainable_variables=variables)
+        with backends.reading_once(self.inner_optimizer):
+            self.inner_optimizer.apply(grads, trainable_variables=variables)
 
     def _skip(self, _, __, ___, ____, measured, _____, survives):
         """Counts the step; called in a replica context."""
@@ -431,9 +432,20 @@ class ClippedOptimizer(OptimizerWrapper):
 
     def scale_loss(self, loss):
         """Scales the loss as the inner optimizer does, and looks at it."""
+        self.see_loss(loss)
+        return super().scale_loss(loss)
+
+    def see_loss(self, loss):
+        """Shows the loss of a step to the rules that judge it.
+
+        For a step whose loss is not scaled by this optimizer; `scale_loss`
+        does it by itself.
+
+        Args:
+            loss: Scalar, the loss that the next gradients are those of.
+        """
         if any(rule.vetoes for rule in self._rules):
             self._loss = loss
-        return super().scale_loss(loss)
 
     def finalize_variable_values(self, var_list):
         """Ends a training: raises what is to be raised, writes averages.

@@ -1,5 +1,7 @@
 """What a `ClippedOptimizer` does, in the logs of a training."""
 
+from typing import Any
+
 import keras
 
 from stablekeras.optimizers.clipped_optimizer import ClippedOptimizer
@@ -44,7 +46,9 @@ class LogClipping(keras.callbacks.Callback):
     Adds `grad_norm`, `clip_rate` and `skipped_steps` to the logs, and so to
     the progress bar and to `History`; also to `CSVLogger` and `TensorBoard`,
     if these come after it in the list of callbacks. After each batch it
-    raises what a compiled step could not raise itself.
+    raises what a compiled step could not raise itself. A `LossScaleOptimizer`,
+    which `compile` puts around the optimizer under mixed precision, keeps the
+    loss to itself; with this callback `SpikeSkip` sees it all the same.
 
     Raises:
         NonFiniteError: In `fit`, see `nonfinite` of `ClippedOptimizer`.
@@ -66,6 +70,20 @@ class LogClipping(keras.callbacks.Callback):
     >>> history.history["skipped_steps"]
     [0.0]
     """
+
+    def set_model(self, model):
+        """Takes the model; shows its losses to the optimizer."""
+        super().set_model(model)
+        outer: Any = getattr(model, "optimizer", None)
+        clipped = find_clipped_optimizer(outer)
+        if clipped is not None and clipped is not outer:
+            scale = type(outer).scale_loss
+
+            def scale_loss(loss):
+                clipped.see_loss(loss)
+                return scale(outer, loss)
+
+            outer.scale_loss = scale_loss
 
     def on_train_batch_end(self, batch, logs=None):
         """Adds to the logs of a batch; raises what is to be raised."""

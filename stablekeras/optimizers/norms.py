@@ -116,8 +116,18 @@ def _scaled_norm(x, dtype):
 
 
 def dtype_of_norms(variables):
-    """Returns the dtype in which the norms of these variables are computed."""
+    """Returns the dtype in which the norms of these variables are computed.
+
+    Raises:
+        TypeError: If a variable is complex.
+    """
     dtypes = {keras.backend.standardize_dtype(v.dtype) for v in variables}
+    if strange := sorted(d for d in dtypes if d.startswith("complex")):
+        raise TypeError(
+            "The variables of a ClippedOptimizer must be real. Received: "
+            f"variables of dtype {', '.join(strange)}. Keep real and imaginary "
+            "part in a variable each."
+        )
     return "float64" if "float64" in dtypes else "float32"
 
 

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from stablekeras.graphs.reads import read_once
 from stablekeras.graphs.xla import under_xla
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "map_values",
     "may_raise_here",
     "rarely",
+    "reading_once",
     "share_of_replica",
     "sum_duplicates",
     "transact",
@@ -120,11 +122,26 @@ def add_to(variable, value):
     variable.value.assign_add(value)
 
 
+def reading_once(optimizer):
+    """While it lasts, a step and its learning rate are read once in a graph."""
+    return read_once(
+        v.value
+        for v in optimizer.variables
+        if v.name in ("iteration", "learning_rate")
+    )
+
+
 def usable_here(x):
-    """Whether a tensor kept from an earlier call belongs to this graph."""
+    """Whether a tensor kept from an earlier call belongs to this step.
+
+    To this graph, or to one that this graph is a branch of.
+    """
     if tf.executing_eagerly():
         return isinstance(x, tf.__internal__.EagerTensor)
-    return getattr(x, "graph", None) is tf.compat.v1.get_default_graph()
+    graph, origin = tf.compat.v1.get_default_graph(), getattr(x, "graph", None)
+    while graph is not origin and graph is not None:
+        graph = getattr(graph, "outer_graph", None)
+    return graph is not None
 
 
 def _several_replicas():

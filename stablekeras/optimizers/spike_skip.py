@@ -25,9 +25,11 @@ class SpikeSkip(ClippingRule):
     that after a lasting change of level every step is skipped: set
     `max_consecutive_skips` to be told.
 
-    The loss is known where the optimizer sees it, in `scale_loss`: on
-    TensorFlow and torch, in `fit`, but not under a `LossScaleOptimizer`.
-    Elsewhere the gradient decides alone. A loss that is not finite stands out.
+    The loss is known where the optimizer sees it, in `scale_loss`: in `fit` on
+    TensorFlow and torch. Under a `LossScaleOptimizer` it takes the callback
+    `LogClipping`, or a call of `see_loss` before `apply`. On JAX, which takes
+    the gradient in a function of its own, the gradient decides alone. A loss
+    that is not finite stands out.
 
     Args:
         deviations: Float > 0, how many standard deviations pass.

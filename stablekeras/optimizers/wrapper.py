@@ -5,6 +5,23 @@ import keras
 __all__ = ["OptimizerWrapper"]
 
 
+def _of_inner(name):
+    """Returns a property: the attribute of that name of the inner optimizer."""
+
+    def get(self):
+        # Keras' base class would keep averages and accumulators of its own.
+        if self._inner() is None or self.__dict__.get("_is_building"):
+            return None
+        return getattr(self._inner(), name)
+
+    def set_(self, value):
+        # Keras sets it before there is an inner optimizer.
+        if self._inner() is not None:
+            setattr(self._inner(), name, value)
+
+    return property(get, set_, doc=f"`{name}` of the inner optimizer.")
+
+
 class OptimizerWrapper(keras.optimizers.Optimizer):
     """Passes on to an inner optimizer what Keras and its callbacks ask of one.
 
@@ -21,6 +38,8 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         # The learning rate is the inner optimizer's; a callable here keeps
         # Keras from making a variable for it.
         super().__init__(learning_rate=_no_learning_rate, name=name, **kwargs)
+        # Our own count of steps, which Keras makes and nobody uses.
+        self._id_of_unused = id(super().iterations)
         self.inner_optimizer = inner_optimizer
         self._known = _Known([])
         self._unread = None
@@ -31,7 +50,11 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         Args:
             variables: List of the trainable variables.
         """
-        super().build(variables)
+        self._is_building = True
+        try:
+            super().build(variables)
+        finally:
+            self._is_building = False
         if self._unread is not None:
             store, self._unread = self._unread, None
             self.load_own_variables(store)
@@ -59,9 +82,7 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
     @property
     def variables(self):
         """List of our own variables, then those of the inner optimizer."""
-        # Without our own count of steps, which Keras makes and nobody uses.
-        unused = super().iterations
-        own = [v for v in super().variables if v is not unused]
+        own = [v for v in super().variables if id(v) != self._id_of_unused]
         return own + self.inner_optimizer.variables
 
     @property
@@ -78,16 +99,12 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
     def learning_rate(self, learning_rate):
         self.inner_optimizer.learning_rate = learning_rate
 
-    @property
-    def loss_scale_factor(self):
-        """The inner optimizer's fixed loss scale; can be set."""
-        return getattr(self._inner(), "loss_scale_factor", None)
-
-    @loss_scale_factor.setter
-    def loss_scale_factor(self, loss_scale_factor):
-        # Keras sets it before there is an inner optimizer.
-        if self._inner() is not None:
-            self._inner().loss_scale_factor = loss_scale_factor
+    loss_scale_factor = _of_inner("loss_scale_factor")
+    weight_decay = _of_inner("weight_decay")
+    use_ema = _of_inner("use_ema")
+    ema_momentum = _of_inner("ema_momentum")
+    ema_overwrite_frequency = _of_inner("ema_overwrite_frequency")
+    gradient_accumulation_steps = _of_inner("gradient_accumulation_steps")
 
     def scale_loss(self, loss):
         """Scales the loss as the inner optimizer does."""

@@ -1,13 +1,20 @@
 """Trainings with a ClippedOptimizer: callbacks, logs, backups, errors."""
 
 import csv
+import importlib
 
 import keras
 import numpy as np
 import pytest
 
+from stablekeras import NaNWatch
 from stablekeras.errors import NonFiniteError, TooManySkipsError
-from stablekeras.optimizers import ClippedOptimizer, LogClipping, ZScore
+from stablekeras.optimizers import (
+    ClippedOptimizer,
+    LogClipping,
+    SpikeSkip,
+    ZScore,
+)
 
 X = np.random.default_rng(0).standard_normal((32, 3)).astype("f4")
 Y = X[:, :1] * 9
@@ -48,6 +55,55 @@ def test_logs_reach_history_csv_and_progress_bar(jit_compile, tmp_path):
     rows = list(csv.DictReader(file.read_text().splitlines()))
     assert [float(row["skipped_steps"]) for row in rows] == [1.0, 2.0]
     assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+@pytest.mark.parametrize(
+    "shows", [LogClipping, lambda: NaNWatch("skip", directory=None, verbose=0)]
+)
+def test_logs_reach_tensorboard(shows, tmp_path, monkeypatch):
+    """Keras' callback writes all three numbers, by batch and by epoch."""
+    written = {}
+
+    def scalar(name, value, step):
+        written.setdefault(name, []).append(float(value))
+
+    # In place of what the package `tensorboard` adds to TensorFlow.
+    summary = importlib.import_module("tensorflow.summary")
+    monkeypatch.setattr(summary, "scalar", scalar)
+    board = keras.callbacks.TensorBoard(
+        tmp_path, write_graph=False, update_freq=1
+    )
+    model = model_with()
+    history = fit(model, BAD, epochs=2, callbacks=[shows(), board]).history
+    for name in ("grad_norm", "clip_rate", "skipped_steps"):
+        assert written[f"epoch_{name}"] == history[name]
+        assert len(written[f"batch_{name}"]) == 8
+    assert written["epoch_skipped_steps"] == [1.0, 2.0]
+    assert written["batch_skipped_steps"] == [0, 0, 1, 1, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(("shown", "skips"), [(True, 1), (False, 0)])
+def test_spike_skip_sees_the_loss_behind_a_loss_scale(shown, skips):
+    """A loss that stands out is skipped there as well, with `LogClipping`."""
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = model_with(global_clipnorm=None, clip=SpikeSkip(window=6))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    # Its gradient does not depend on the targets.
+    model.compile(model.optimizer, lambda y, p: p - y, jit_compile=False)
+    y = np.zeros((80, 1), "f4")
+    y[50] = -1e5
+    model.fit(
+        np.tile(X[:8], (10, 1)),
+        y,
+        batch_size=8,
+        shuffle=False,
+        verbose=0,
+        callbacks=[LogClipping()] if shown else [],
+    )
+    report = model.optimizer.inner_optimizer.report()
+    assert report["skipped"] == skips
 
 
 @pytest.mark.parametrize(

@@ -416,6 +416,19 @@ def test_bad_arguments_are_refused(kwargs, error, message):
         ClippedOptimizer(None)
 
 
+def test_gradients_that_cannot_be_taken_are_refused():
+    """One for each variable, and real ones, before anything is changed."""
+    optimizer, v = (
+        ClippedOptimizer(K.SGD(), clipnorm=1.0),
+        keras.Variable([0.0]),
+    )
+    with pytest.raises(ValueError, match="2 gradients for 1 variables"):
+        optimizer.apply([tf.constant([1.0])] * 2, [v])
+    with pytest.raises(TypeError, match=r"must be real.*complex64"):
+        optimizer.build([tf.Variable([1j], dtype="complex64")])
+    assert v.numpy().tolist() == [0.0]
+
+
 def test_what_belongs_to_the_inner_optimizer_is_passed_on():
     """Learning rate, iterations, weight decay and hyperparameters are its."""
     inner = K.AdamW(0.5)
@@ -429,3 +442,29 @@ def test_what_belongs_to_the_inner_optimizer_is_passed_on():
     assert optimizer.beta_1 == inner.beta_1
     with pytest.raises(AttributeError):
         optimizer.no_such_thing
+
+
+INNER_SETTINGS = {
+    "weight_decay": 0.1,
+    "use_ema": True,
+    "ema_momentum": 0.9,
+    "ema_overwrite_frequency": 5,
+    "gradient_accumulation_steps": 3,
+    "loss_scale_factor": 8.0,
+}
+
+
+def test_settings_of_the_inner_optimizer_are_read_and_not_doubled():
+    """Keras finds them on the wrapper, which keeps no slots for them."""
+    inner = K.AdamW(0.5, **INNER_SETTINGS)
+    optimizer = ClippedOptimizer(inner, clipvalue=1.0)
+    read = {name: getattr(optimizer, name) for name in INNER_SETTINGS}
+    assert read == INNER_SETTINGS
+    optimizer.build([keras.Variable([0.0])])
+    bare = K.AdamW(0.5, **INNER_SETTINGS)
+    bare.build([keras.Variable([0.0])])
+    assert len(inner.variables) == len(bare.variables)
+    own = [v for v in optimizer.variables if "average" in v.name]
+    assert len(own) == 1
+    optimizer.use_ema = False
+    assert not inner.use_ema
