@@ -435,8 +435,7 @@ class NaNWatch(keras.callbacks.Callback):
             loss=loss,
             first=self._divergence.reference,
         )
-        investigate.tell(incident, self.verbose, self._witness)
-        self._act(incident)
+        self._act(self._explain(incident))
 
     # Stages.
 

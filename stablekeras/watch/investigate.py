@@ -10,7 +10,7 @@ import logging
 from stablekeras.watch import bundle, diagnose, page, replay, report
 from stablekeras.watch.incident import scale_lost, unknown
 
-__all__ = ["investigate", "tell"]
+__all__ = ["investigate"]
 
 _log = logging.getLogger("stablekeras")
 
@@ -29,7 +29,8 @@ def investigate(
     """Replays and explains an incident, writes its folder and shows it.
 
     Args:
-        incident: The bare `Incident`, with its batch.
+        incident: The bare `Incident`, with its batch; one that has its
+            diagnosis already is only written and shown.
         model: The model; its variables are those before the step.
         step: The step to run again, or `None` for the model's own.
         explain: Whether to replay and explain.
@@ -43,16 +44,11 @@ def investigate(
     """
 
     def explained(incident):
-        return (
-            _explained(incident, model, step, history)
-            if explain
-            else (
-                incident,
-                (),
-            )
-        )
+        if not explain or incident.diagnosis is not None:
+            return incident, ()
+        return _explained(incident, model, step, history)
 
-    if witness is None:
+    if witness is None or incident.diagnosis is not None:
         incident, badness = explained(incident)
     else:
         incident, badness = witness.hear(incident, explained)
@@ -61,7 +57,7 @@ def investigate(
             incident, model, directory, page=_page(incident, badness, history)
         )
         incident = dataclasses.replace(incident, path=path)
-    tell(incident, verbose, witness)
+    _tell(incident, verbose, witness)
     return incident
 
 
@@ -78,7 +74,7 @@ def _explained(incident, model, step, history):
     return dataclasses.replace(incident, diagnosis=found), badness
 
 
-def tell(incident, verbose, witness=None):
+def _tell(incident, verbose, witness=None):
     """Shows the incident on the chief's terminal; never raises."""
     try:
         if witness is None or witness.is_chief:

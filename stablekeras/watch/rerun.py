@@ -42,14 +42,22 @@ def replay(path, *, model=None):
 
     Raises:
         BundleError: If the folder is missing, damaged or unsafe.
-        ReplayError: If the model cannot be built or does not fit the record.
+        ReplayError: If the model cannot be built or does not fit the record,
+            or the incident has no batch, as a divergence.
     """
     bundle = bundles.read(path)
+    recorded = bundle.incident.diagnosis
+    if bundle.incident.batch is None:
+        raise ReplayError(
+            "Only an incident with a batch can be run again. Received: "
+            f"{bundle.path}, without one"
+            + (f" ({recorded.code}: {recorded.cause})" if recorded else "")
+            + ". Read its report.html or report.json."
+        )
     built = _build(bundle, model)
     _load_state(bundle, built)
     trace = replay_step(built, bundle.incident)
     diagnosis = diagnose.explain(trace)
-    recorded = bundle.incident.diagnosis
     if (
         diagnosis.location is None
         and recorded is not None

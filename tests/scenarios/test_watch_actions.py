@@ -6,7 +6,8 @@ import pytest
 from keras import layers
 
 import stablekeras
-from stablekeras.errors import NonFiniteError
+from stablekeras.errors import NonFiniteError, ReplayError
+from stablekeras.watch.bundle import read
 from tests.scenarios.watched import (
     BAD_BATCH,
     BATCH,
@@ -235,6 +236,21 @@ def test_a_diverging_training_recovers(make, rate):
     assert recovered <= 1.05 * right
     diverged, _ = train(10.0)
     assert not diverged <= 1.05 * right
+
+
+def test_a_divergence_is_written_down(tmp_path):
+    """Its folder holds report and state; as it has no batch, no replay."""
+    x, y = data()
+    watching = stablekeras.NaNWatch("rollback", directory=tmp_path, verbose=0)
+    model = compiled(keras.optimizers.SGD(50.0), jit_compile=False)
+    fit(model, x, y, [watching])
+    found = [i for i in watching.incidents if i.tripped == ("divergence",)]
+    assert found
+    record = read(found[0].path).incident
+    assert (record.epoch, record.step) == (found[0].epoch, found[0].step)
+    assert record.diagnosis == found[0].diagnosis
+    with pytest.raises(ReplayError, match=r"without one \(SK601: the mean"):
+        stablekeras.replay(found[0].path)
 
 
 def test_a_bad_validation_batch_is_reported_and_left_out():
