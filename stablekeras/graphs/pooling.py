@@ -1,30 +1,32 @@
-"""Show the NaN that max pooling hides.
+"""Show the NaN and the -Inf that max pooling hides.
 
-Where a window holds nothing but NaN, TensorFlow's kernel for a CPU gives the
-lowest finite number and XLA gives -Inf: the fault seems to begin later, where
-a sum of such numbers overflows, or in a step run op by op not at all. A window
-that holds a number as well is left as it is: training goes on from that.
+Where a window holds nothing else, TensorFlow's kernel for a CPU gives the
+lowest finite number, XLA -Inf: the fault seems to begin later, where a sum of
+such numbers overflows, or in a step that is run op by op not at all. A window
+that holds another number is left as it is: training goes on from that.
 """
 
 import tensorflow as tf
 
-__all__ = ["MAX_POOLS", "with_nan"]
+__all__ = ["MAX_POOLS", "with_hidden"]
 
 MAX_POOLS = frozenset({"MaxPool", "MaxPoolV2", "MaxPool3D"})
 
 
-def with_nan(execute, args, results):
-    """Returns the results of a max pooling, NaN where all of a window is.
+def with_hidden(execute, args, results):
+    """Returns the results of a max pooling with what it hid.
 
     Args:
         execute: Runs the same op on other arguments.
         args: The arguments it ran on.
         results: What it gave.
     """
-    missing = tf.math.is_nan(args[0])
-    if not bool(tf.reduce_any(missing)):
+    x, *others = args
+    known = x > -float("inf")  # False for NaN as well.
+    if bool(tf.reduce_all(known)):
         return results
-    present = tf.cast(tf.logical_not(missing), args[0].dtype)
-    (found,) = execute([present, *args[1:]])
     (pooled,) = results
-    return [tf.where(found == 0, tf.cast(float("nan"), pooled.dtype), pooled)]
+    (found,) = execute([tf.cast(known, x.dtype), *others])
+    (nans,) = execute([tf.cast(tf.math.is_nan(x), x.dtype), *others])
+    hidden = tf.where(nans > 0, float("nan"), -float("inf"))
+    return [tf.where(found == 0, tf.cast(hidden, x.dtype), pooled)]

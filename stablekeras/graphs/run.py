@@ -7,7 +7,7 @@ from tensorflow.python.eager import context
 
 from stablekeras.graphs.batch_axis import follow
 from stablekeras.graphs.execution import Execution, Measured, Node
-from stablekeras.graphs.pooling import MAX_POOLS, with_nan
+from stablekeras.graphs.pooling import MAX_POOLS, with_hidden
 from stablekeras.graphs.program import Program
 from stablekeras.graphs.shadow import Shadows
 from stablekeras.graphs.statistics import bad_mask, measure, rows_of
@@ -223,7 +223,7 @@ class _Run:
         try:
             results = execute(args)
             if op.type in MAX_POOLS and args[0].dtype.is_floating:
-                results = with_nan(execute, args, results)
+                results = with_hidden(execute, args, results)
         except Exception as error:
             node.error = str(getattr(error, "message", error)) or repr(error)
             self.execution.error = node

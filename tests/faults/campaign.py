@@ -209,9 +209,11 @@ class Bench:
             and at_once
             and incidents[0].tripped != ("update",)
         ):
-            named = incidents[0].diagnosis.samples
-            result["rows"] = named == fault.rows
             found = incidents[0].diagnosis
+            named = found.samples
+            result["rows"] = named == fault.rows or (
+                named == self._harmful_rows(fault)
+            )
             result["note"] += (
                 f"; {found.code} {found.op_type} in {found.layer}, rows {named}"
             )
@@ -221,6 +223,18 @@ class Bench:
             )
             result["note"] += note
         return Outcome(fault, **result)
+
+    def _harmful_rows(self, fault):
+        """Returns the rows that do harm alone: dropout may spare one."""
+        harmful = []
+        for r in fault.rows:
+            alone = dataclasses.replace(fault, rows=(r,))
+            judge = Judge()
+            self.plain.reset(fault.seed, fault.scale)
+            self.plain.fit(batches(alone, self.watched.model.places), [judge])
+            if (fault.epoch, fault.step) in judge.bad:
+                harmful.append(r)
+        return tuple(harmful)
 
     def _as_keras(self, fault, judge, state):
         setting = fault.setting

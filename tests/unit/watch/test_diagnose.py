@@ -166,14 +166,27 @@ def test_an_inf_in_a_mask_is_meant():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_nan_that_max_pooling_hides_is_found(dtype):
-    """A window of nothing but NaN pools to a finite number on a CPU."""
+@pytest.mark.parametrize("numerator", [0.0, -1.0])
+def test_what_max_pooling_hides_is_found(dtype, numerator):
+    """A window of nothing but NaN or -Inf pools to a finite number on a CPU."""
     x = np.ones((3, 4, 4, 1), dtype)
     x[2] = 0.0
 
     def fn(x):
-        y = tf.nn.max_pool2d(x / x, 2, 2, "VALID")
+        y = tf.nn.max_pool2d((x + (x - 1) * -numerator) / x, 2, 2, "VALID")
         return tf.reduce_sum(tf.cast(tf.reduce_mean(y, (1, 2)), "float32"))
 
     diagnosis = stablekeras.diagnose(fn, x)
     assert (diagnosis.op_type, diagnosis.samples) == ("RealDiv", (2,))
+
+
+def test_a_window_with_another_number_hides_nothing():
+    """Max pooling goes on from the other number, and so does the replay."""
+    x = np.ones((2, 2, 2, 1), "float32")
+    x[:, 0, 0, 0] = 0.0
+
+    def fn(x):
+        y = tf.nn.max_pool2d(tf.math.log(x), 2, 2, "VALID")
+        return tf.reduce_sum(tf.stop_gradient(y))
+
+    assert stablekeras.diagnose(fn, x) is None
