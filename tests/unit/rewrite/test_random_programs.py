@@ -135,3 +135,15 @@ def test_factors_that_need_each_other():
 def test_a_repeated_number_keeps_its_length():
     """Zeros added only to repeat a number count in the softmax of it."""
     check([1941])
+
+
+def test_what_stands_around_is_folded_first():
+    """A sigmoid of a sum of sigmoids is not spread over logarithms of 1e5."""
+
+    def fn(x):
+        return 1 / (1 + tf.exp(tf.math.log(1 - tf.tanh(x**3) ** 2)))
+
+    x = tf.constant([-39.0, -4.7, 0.5, 27.0])
+    wanted = 1 / (1 + 1 / np.cosh(np.array([-9.9, -9.9, 0.125, 9.9])) ** 2)
+    wanted[[0, 1, 3]] = 1.0
+    np.testing.assert_allclose(stablekeras.stabilize(fn)(x), wanted, rtol=1e-6)
