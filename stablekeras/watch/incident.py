@@ -149,19 +149,37 @@ def diverged(*, epoch, step, action, loss, first):
     )
 
 
-def unknown(incident, error):
-    """Returns the diagnosis of an incident that could not be replayed."""
+def unknown(incident, error=None):
+    """Returns the diagnosis of an incident that could not be replayed.
+
+    Args:
+        incident: The bare `Incident`.
+        error: What the replay raised; `None` where there is no batch to
+            replay, as in a hand-written loop.
+    """
     rows = bad_rows(incident.batch)
     evidence = [f"not finite: {', '.join(incident.tripped)}"]
     evidence += [f"{k} = {v:g}" for k, v in incident.logs.items()]
     if rows:
         evidence.append(f"rows of the batch with NaN or Inf: {rows}")
-    evidence.append(f"replay failed: {type(error).__name__}: {error}")
+    if error is None:
+        cause = (
+            "The step was not finite; loss and batch of a hand-written loop "
+            "are not known to the watch."
+        )
+        remedy = (
+            "Pass both to stablekeras.diagnose(loss_fn, *batch) where the "
+            "loop sees a new incident."
+        )
+    else:
+        evidence.append(f"replay failed: {type(error).__name__}: {error}")
+        cause = "The step was not finite; replaying it did not show why."
+        remedy = "Run the step eagerly on the recorded batch."
     return Diagnosis(
         code="SK000",
         title="unknown cause",
-        cause="The step was not finite; replaying it did not show why.",
-        remedy="Run the step eagerly on the recorded batch.",
+        cause=cause,
+        remedy=remedy,
         samples=rows,
         evidence=tuple(evidence),
     )

@@ -63,6 +63,9 @@ def investigate(
 
 def _explained(incident, model, step, history):
     badness = ()
+    if incident.batch is None:
+        found = unknown(incident)
+        return dataclasses.replace(incident, diagnosis=found), badness
     try:
         trace = replay.replay_step(model, incident, step, history)
         found = diagnose.explain(trace)

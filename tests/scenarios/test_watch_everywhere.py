@@ -230,11 +230,14 @@ def test_a_hand_written_loop(mode):
 
     # The short last batch would be compiled on its own.
     x, y, bad = x[:48], y[:48], bad[:48]
-    watching = watch("skip")
+    watching = watch("skip", diagnose=True)
     skipped = run(bad, y, watching)
     expected = run(*without_bad_batch(x, y), watch("skip"))
     assert _bad_steps(watching) == [(0, BAD_BATCH)]
     assert differing(skipped, expected) == []
+    diagnosis = watching.incidents[0].diagnosis
+    assert diagnosis.code == "SK000"
+    assert "stablekeras.diagnose(loss_fn, *batch)" in diagnosis.remedy
 
 
 @pytest.mark.parametrize("compiled_step", [False, True])
