@@ -93,8 +93,17 @@ def _fused(labels, logits, smoothing):
             lambda: loss,
             lambda: _selected_product(smoothed(), x, -1),
         )
-        # What the gradient holds, memory holds: the slope, not the labels.
-        return value, lambda upstream: upstream[:, None] * slope
+        # What the gradient holds, memory holds: the slope, not smoothed labels.
+        return value, lambda upstream: upstream[:, None] * tied(slope, labels)
+
+    @tf.custom_gradient
+    def tied(slope, y):
+        # The kernel's slope forgets the labels when differentiated by them.
+        def gradient(d):
+            by_share = tf.reduce_sum(d * tf.nn.softmax(logits), -1, True)
+            return d, (1 - smoothing) * (by_share - d)
+
+        return tf.identity(slope), gradient
 
     @tf.custom_gradient
     def of_labels(y):
