@@ -43,3 +43,13 @@ def test_a_pullback_of_several_tensors_serves_each():
     )
     got = slope(lambda v: function(v[:, 0], v[:, 1]), [[2.0, 3.0]])
     assert got.tolist() == [[30.0, 200.0]]
+
+
+def test_a_function_of_the_function_is_differentiated_twice():
+    """The chain rule of the second order sees the given derivative."""
+    square = with_pullback(
+        lambda x: kops.stop_gradient(x * x), lambda u, x: (u * 2 * x,)
+    )
+    rows = np.float32([[3.0]])
+    got = derivatives(lambda x: kops.square(square(x)), [rows], 1.0, "eager")
+    assert got[0][2].tolist() == [[108.0]]
