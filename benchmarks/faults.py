@@ -2,13 +2,14 @@
 
     python benchmarks/faults.py [--seed 2026] [--count 1000] [--settings 42]
         [--mirrored 4] [--kinds mlp cnn ...] [--jobs 1] [--unguarded]
-        [--write]
+        [--markdown FILE] [--write]
 
 Each fault is one training with one value that is not finite, or huge, at a
 random place, step and rows; beside it runs the same training in health. What
 is true of a fault is decided by Keras without this package: see
 `tests/faults/oracle.py`. `--unguarded` takes the watch out, to show what the
-counters count. Ends with an error if a figure is not as it must be.
+counters count. `--markdown` writes the tables after every setting, of what is
+done so far. Ends with an error if a figure is not as it must be.
 """
 
 import argparse
@@ -60,15 +61,27 @@ def table(outcomes, head, group):
     groups = collections.defaultdict(list)
     for outcome in outcomes:
         groups[group(outcome.fault)].append(outcome)
-    result = page.Table(head, "faults", "harmful", *COLUMNS.values())
+    lines = [
+        [head, "faults", "harmful", *COLUMNS.values()],
+        ["---"] * (3 + len(COLUMNS)),
+    ]
     for name, members in [*sorted(groups.items()), ("**all**", outcomes)]:
-        result.row(
-            name,
-            len(members),
-            sum(o.harmful for o in members),
-            *(share(members, column) for column in COLUMNS),
-        )
-    return result
+        harmful = sum(o.harmful for o in members)
+        shares = [share(members, column) for column in COLUMNS]
+        lines.append([name, len(members), harmful, *shares])
+    return "\n".join("| " + " | ".join(map(str, x)) + " |" for x in lines)
+
+
+def report(outcomes, args):
+    """Returns the paragraphs for the docs."""
+    return [
+        table(outcomes, "model", lambda fault: fault.setting.kind),
+        table(outcomes, "place", lambda fault: fault.place),
+        table(outcomes, "value", _value),
+        table(outcomes, "training", _training),
+        table(outcomes, "action", lambda fault: fault.action),
+        page.setting(f"seed {args.seed}, {len(outcomes)} faults"),
+    ]
 
 
 def main():
@@ -80,6 +93,7 @@ def main():
     parser.add_argument("--kinds", nargs="+", default=list(KINDS))
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--unguarded", action="store_true")
+    parser.add_argument("--markdown", type=pathlib.Path)
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
     start = time.perf_counter()
@@ -102,21 +116,17 @@ def main():
                 continue
             print(f"{len(outcomes)} of {args.count}: {setting}", flush=True)
             _tell(o for o in run.result() if o.failures)
+            if args.markdown:
+                text = "\n\n".join(report(outcomes, args))
+                args.markdown.write_text(text + "\n", encoding="utf-8")
     used = sum(o.seconds for o in outcomes) / 60
     minutes = (time.perf_counter() - start) / 60
     wrong = [o for o in outcomes if o.failures]
-    print(f"\n{len(wrong)} of {len(outcomes)} not as they must be\n")
-    tables = [
-        table(outcomes, "model", lambda fault: fault.setting.kind),
-        table(outcomes, "place", lambda fault: fault.place),
-        table(outcomes, "value", _value),
-        table(outcomes, "training", _training),
-        table(outcomes, "action", lambda fault: fault.action),
-    ]
-    print(f"\n{minutes:.0f} minutes, {used:.0f} of them in trainings")
+    print("", *report(outcomes, args), sep="\n\n")
+    print(f"\n{len(wrong)} of {len(outcomes)} not as they must be")
+    print(f"{minutes:.0f} minutes")
     if args.write:
-        note = page.setting(f"seed {args.seed}")
-        page.write("faults.campaign", *tables, note)
+        page.write("faults.campaign", *report(outcomes, args))
     if died or (wrong and not args.unguarded):
         sys.exit(1)
 

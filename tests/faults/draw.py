@@ -137,7 +137,17 @@ def settings(count, seed, kinds=tuple(KINDS), mirrored=0):
         kind: np.random.default_rng([seed, i]).permutation(len(combinations))
         for i, kind in enumerate(kinds)
     }
-    found = []
+    found = [
+        Setting(
+            kinds[i % len(kinds)],
+            ("float32", "mixed_bfloat16")[i % 2],
+            False,
+            (1, 4)[i // 2 % 2],
+            OPTIMIZERS[i % 2],
+            replicas=2,
+        )
+        for i in range(mirrored)
+    ]
     for i in range(count):
         turn, which = divmod(i, len(kinds))
         kind = kinds[which]
@@ -147,17 +157,6 @@ def settings(count, seed, kinds=tuple(KINDS), mirrored=0):
                 kind,
                 *combinations[order[turn % len(order)]],
                 OPTIMIZERS[(i + turn) % len(OPTIMIZERS)],
-            )
-        )
-    for i in range(mirrored):
-        found.append(
-            Setting(
-                kinds[i % len(kinds)],
-                ("float32", "mixed_bfloat16")[i % 2],
-                False,
-                (1, 4)[i // 2 % 2],
-                OPTIMIZERS[i % 2],
-                replicas=2,
             )
         )
     return found

@@ -8,7 +8,14 @@ import sys
 import pytest
 
 from tests.faults.campaign import Bench, campaign
-from tests.faults.draw import ACTIONS, PLACES, PRECISIONS, draw, settings
+from tests.faults.draw import (
+    ACTIONS,
+    PLACES,
+    PRECISIONS,
+    Setting,
+    draw,
+    settings,
+)
 from tests.faults.kinds import KINDS
 
 SEED, COUNT = 20261124, 60
@@ -46,7 +53,7 @@ def test_the_faults_are_of_all_sorts(outcomes):
 
 def test_the_counters_bite_without_a_watch():
     """With the watch taken out the same faults poison, and none is seen."""
-    (setting, *_) = settings(1, SEED, ("mlp",))
+    setting = Setting("mlp", "float32", False, 1, "adam")
     bench = Bench(setting, guarded=False)
     faults = [draw(setting, SEED, number) for number in range(12)]
     unguarded = [bench.run(fault) for fault in faults]
