@@ -96,6 +96,8 @@ def main():
     parser.add_argument("--markdown", type=pathlib.Path)
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
+    # The command that the docs name: how and where to is no part of it.
+    sys.argv[1:] = ["--seed", str(args.seed), "--count", str(args.count)]
     start = time.perf_counter()
     found = settings(args.settings, args.seed, args.kinds, args.mirrored)
     guarded = not args.unguarded
@@ -119,7 +121,6 @@ def main():
             if args.markdown:
                 text = "\n\n".join(report(outcomes, args))
                 args.markdown.write_text(text + "\n", encoding="utf-8")
-    used = sum(o.seconds for o in outcomes) / 60
     minutes = (time.perf_counter() - start) / 60
     wrong = [o for o in outcomes if o.failures]
     print("", *report(outcomes, args), sep="\n\n")
