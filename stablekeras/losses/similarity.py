@@ -17,14 +17,17 @@ def _scaled(x, axis):
     The cosine does not see it, and neither does its gradient.
     """
     wide = keras.backend.standardize_dtype(x.dtype) == "float64"
-    aim = 2.0**100 if wide else 2.0**12
+    aim, far, step = (
+        (2.0**100, 2.0**300, 2.0**512) if wide else (2.0**12, 2.0**40, 2.0**64)
+    )
     m = kops.stop_gradient(kops.max(kops.abs(x), axis=axis, keepdims=True))
-    # In whichever order XLA multiplies and divides, nothing overflows.
-    large = m > 1
-    size = kops.where(large, m * (1 / aim), m)
     one = kops.ones_like(m)
-    x = x / kops.where(kops.equal(m, 0), one, size)
-    return x * kops.where(large, one, aim)
+    # Only products with `x`: XLA would divide squares by the squared scale.
+    first = kops.where(m > far, one / step, one)
+    first = kops.where(m < 1 / far, one * step, first)
+    near = m * first
+    second = aim / kops.where(kops.equal(near, 0), one, near)
+    return (x * first) * second
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
