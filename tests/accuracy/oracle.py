@@ -34,9 +34,9 @@ class Truth:
 def digits(row):
     """Decimal digits that survive the cancellation of a textbook formula."""
     sizes = [abs(math.log10(abs(x))) for x in row if x != 0]
-    # exp(-x) may be all that is left of 1 - 1 / (1 + exp(-x)).
+    # exp(-2 x) may be all that is left of 1 - tanh(x)**2.
     largest = min(max(map(abs, row), default=0), 800)
-    return int(50 + 2.5 * max(sizes, default=0) + largest / 2)
+    return int(50 + 2.5 * max(sizes, default=0) + 0.9 * largest)
 
 
 def truth(formula, row, fmt, weights, dps=None):
