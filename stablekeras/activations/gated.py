@@ -8,10 +8,10 @@ import math
 
 from keras import ops as kops
 
-from stablekeras.activations import minima
-from stablekeras.activations.minima import through_root
+from stablekeras.activations import roots
+from stablekeras.activations.roots import through_root
 from stablekeras.ops.axes import check_axis
-from stablekeras.ops.elementary import tanh_kernel
+from stablekeras.ops.elementary import split, tanh_kernel, terms
 from stablekeras.ops.gradient import with_derivative, with_memory
 from stablekeras.ops.normal import normal_density, tail_factors
 from stablekeras.ops.precision import (
@@ -27,6 +27,7 @@ __all__ = ["bounded", "gelu", "glu", "mish", "silu"]
 
 _FLAT = 1000.0  # exp(-1000) is 0 in every dtype
 _STEEP = 80.0  # exp(80) is finite in every dtype, and 1 + exp(-80) is 1
+_DEEP = 64.0  # exp(-64) is normal in every dtype, and 1 + exp(-64) is 1
 
 
 def bounded(x, bound=_FLAT):
@@ -47,11 +48,15 @@ def _silu_value(x, h):
 
 
 def _silu_slope_value(x, h):
-    # s (1 + x (1 - s)), where 1 - s = 1 / (1 + E) with E = exp(x). The sum is
-    # exact to the last bit near its zero at -1.278, where 1 + x is exact.
-    y = kops.clip(x, -_FLAT, _STEEP)
-    e = kops.exp(y)
-    return ((((1 + y) + e) / (1 + e)) * (h / (1 + h * h))) * h
+    # At -a it is s (1 - a (1 - s)) = E (1 - a + E) / (1 + E)**2, E = exp(-a),
+    # and the rest to 1 at a. The sum is exact to the last bit near its zero
+    # at -1.278, where 1 - a is exact.
+    a = at_most(kops.abs(x), _FLAT)
+    e = kops.exp(-a)
+    rest = 1 - a
+    below = ((rest + e) / (1 + e)) * (e / (1 + e))
+    below = kops.where(x < -_DEEP, (rest * h) * h, below)
+    return kops.where(x > 0, 1 - below, below)
 
 
 def _silu_second(x):
@@ -91,8 +96,8 @@ def silu(x):
 
 def _exp_parts(x):
     """Return two factors of `exp(x)`, alive where their product underflows."""
-    far = x < -64
-    one = kops.ones_like(x)
+    far = x < -_DEEP
+    one = kops.cast(1.0, x.dtype)
     shifted = kops.where(far, x + 40, x)  # exact where it is taken
     scale = kops.where(far, math.exp(-40) * one, one)
     return kops.exp(at_most(shifted, _STEEP)), scale
@@ -123,17 +128,19 @@ def _mish_value(x):
 
 
 def _mish_slope_value(x):
-    # E (4 (1 + x) + (4 x + 6) E + 4 E**2 + E**3) / (n + 2)**2: left of its
-    # zero no terms cancel.
+    # Left of 0 it is t (2 (1 + x) + E (1 - 2 x t)) with E = exp(x) and
+    # t = E / (n + 2), where 1 + x is exact near the zero; right of 0, with
+    # E = exp(-x) and t = E / (1 + 2 E + 2 E**2), what is beyond 1.
     y = bounded(x)
     large, lead = _exp_parts(-kops.abs(y))
     e = large * lead
     low = y < 0
-    left = 4 * (1 + y) + e * ((4 * y + 6) + e * (4 + e))
-    right = 1 + e * (4 + e * ((4 * y + 6) + e * (4 * (1 + y))))
     size = kops.where(low, e * (e + 2) + 2, 1 + 2 * e + 2 * e * e)
-    slope = kops.where(low, large * left, right) / (size * size)
-    return slope * kops.where(low, lead, 1.0)
+    share = large / size
+    t = share * lead
+    left = (share * (2 * (1 + y) + e * (1 - 2 * y * t))) * lead
+    right = 1 + 2 * t * (2 * t * (y * (1 + e)) - e)
+    return kops.where(low, left, right)
 
 
 def _mish_second(x):
@@ -146,7 +153,13 @@ def _mish_second(x):
 
 _mish = with_derivative(
     _mish_value,
-    with_derivative(through_root(_mish_slope_value, minima.MISH), _mish_second),
+    with_derivative(
+        _mish_slope_value,
+        through_root(
+            through_root(_mish_second, roots.MISH_LEFT_BEND),
+            roots.MISH_RIGHT_BEND,
+        ),
+    ),
 )
 
 
@@ -164,8 +177,8 @@ def mish(x):
 
     Accuracy: worst ULP 0.3 in float16, 0.4 in bfloat16, 1.0 in float32, 0.8 in
         float64; gradient 0.5, 0.4, 2.0, 1.9.
-    Gradient: `t + x * t'` with `t = tanh(softplus(x))`; near its zero at -1.192
-        by a series that keeps the relative precision.
+    Gradient: `t + x * t'` with `t = tanh(softplus(x))`, without cancellation
+        near its zero at -1.192.
 
     Example:
     >>> from stablekeras import activations
@@ -176,6 +189,8 @@ def mish(x):
     """
     return answered(_mish, x)
 
+
+_SQRT2 = (1.4142135623730951, -9.667293313452913e-17)
 
 # With a = |x| and P the chance below -a, gelu is relu(x) - a P. P is a small
 # factor and an exponential; a takes the small one first.
@@ -193,53 +208,97 @@ def _gelu_slope_value(x, factor, e):
 
 
 def _gelu_second(x):
-    y = bounded(x, 40.0)
-    return (2 - y * y) * normal_density(y)
+    a = at_most(kops.abs(x), 40.0)
+    high, low = split(_SQRT2, x)
+    return (((high - a) + low) * (high + a)) * normal_density(a)
 
 
 _gelu = with_memory(
     lambda x: tail_factors(kops.abs(x)),
     _gelu_value,
-    through_root(_gelu_slope_value, minima.GELU),
+    through_root(_gelu_slope_value, roots.GELU),
     _gelu_second,
 )
 
+# (1 + tanh(u)) / 2 = sigmoid(v) with v = 2 u = x (ROOT + CUBE x**2). Again
+# with a = |x|: the slope at a is the rest to 1 of the slope at -a.
 _ROOT = 2 * math.sqrt(2 / math.pi)
 _CUBE = 0.044715 * _ROOT
+_DISTANT = 8.75  # v is 62 there
+# ROOT in 12 bits behind the point (28), and what they leave over.
+_ROOT_SINGLE = (1.595703125, 6.599660573071176e-05)
+_ROOT_DOUBLE = (1.5957691222429276, -6.37196839509747e-10)
+
+
+def _cubic(a):
+    """Compute `v` in two parts, for `0 <= a` where `exp(-v)` is not 0.
+
+    In one part it is off by several ULP of `exp(v)`. The leading part here is
+    a product of two numbers of few bits: the grain of `a` has 8 of 24 (17 of
+    53), the factor 16 (35).
+    """
+    grain = terms(a, 2.0**4, 2.0**12)
+    steep = terms(a, _ROOT_SINGLE, _ROOT_DOUBLE)
+    coarse = kops.round(a * grain) / grain
+    fine = a - coarse
+    z = coarse * coarse
+    high = steep[0] + 0.0625 * z
+    low = (steep[1] + (_CUBE - 0.0625) * z) + _CUBE * (fine * (coarse + a))
+    product = coarse * high
+    rest = fine * high + a * low
+    v = product + rest
+    return v, (product - v) + rest
 
 
 def _gelu_tanh_parts(x):
-    # (1 + tanh(u)) / 2 = sigmoid(2 u)
-    y = bounded(x, 40.0)
-    return _exp_parts(y * (_ROOT + (_CUBE * y) * y))
+    """Return `exp(-v)`, beyond `_DISTANT` times `exp(40)`, and `1 - a v'`."""
+    a = at_most(kops.abs(x), terms(x, 12.0, 24.0))
+    v, rest = _cubic(a)
+    e = kops.exp(kops.where(a > _DISTANT, 40 - v, -v))
+    # a v' is v + 2 CUBE a**3, and 1 - v is exact near the slope's zero.
+    excess = (1 - v) - ((2 * _CUBE * a) * (a * a) + rest)
+    return e - e * rest, excess
 
 
-def _gelu_tanh_value(x, e, scale):
-    return (at_least(x, -40.0) * (e / (1 + e * scale))) * scale
+def _gelu_tanh_share(a, e):
+    """Return `sigmoid(-v)` as two factors."""
+    one = kops.cast(1.0, e.dtype)
+    lead = kops.where(a > _DISTANT, math.exp(-40) * one, one)
+    return e / (1 + e * lead), lead
 
 
-def _gelu_tanh_slope(x, e, scale):
-    y = bounded(x, 40.0)
-    rate = _ROOT + (3 * _CUBE * y) * y
-    whole = 1 + e * scale
-    return (((whole + y * rate) / whole) * (e / whole)) * scale
+def _gelu_tanh_value(x, e, excess):
+    a = at_most(kops.abs(x), 24.0)
+    share, lead = _gelu_tanh_share(a, e)
+    return kops.relu(x) - (a * share) * lead
+
+
+def _gelu_tanh_slope(x, e, excess):
+    # At -a it is s (1 - a v' (1 - s)) with s = sigmoid(-v).
+    a = at_most(kops.abs(x), 24.0)
+    share, lead = _gelu_tanh_share(a, e)
+    below = (share * (excess + (1 - excess) * (share * lead))) * lead
+    return kops.where(x > 0, 1 - below, below)
 
 
 def _gelu_tanh_second(x):
-    # The derivative of S(v) + x S'(v) v'; S'' = -S' tanh(v / 2).
-    y = bounded(x, 40.0)
-    v = y * (_ROOT + (_CUBE * y) * y)
-    rate = _ROOT + (3 * _CUBE * y) * y
-    bend = 6 * _CUBE * y
+    # The derivative of S(v) + x S'(v) v'; S'' = -S' tanh(v / 2). It is even.
+    a = at_most(kops.abs(x), 24.0)
+    v = a * (_ROOT + (_CUBE * a) * a)
+    rate = _ROOT + (3 * _CUBE * a) * a
+    bend = 6 * _CUBE * a
     turn = bend - rate * rate * tanh_kernel(0.5 * v)
-    return sigmoid_slope(v) * (2 * rate + y * turn)
+    h = kops.exp(-0.5 * v)
+    share = h / (1 + h * h)  # the square of it may underflow
+    return (share * (2 * rate + a * turn)) * share
 
 
+_gelu_tanh_bend = through_root(_gelu_tanh_second, roots.GELU_TANH_BEND)
 _gelu_tanh = with_memory(
     _gelu_tanh_parts,
     _gelu_tanh_value,
-    through_root(_gelu_tanh_slope, minima.GELU_TANH),
-    _gelu_tanh_second,
+    _gelu_tanh_slope,
+    lambda x: _gelu_tanh_bend(kops.abs(x)),
 )
 
 
@@ -260,7 +319,8 @@ def gelu(x, approximate=False):
     Accuracy: worst ULP 0.4 in float16, 0.1 in bfloat16, 1.6 in float32, 1.0 in
         float64; gradient 0.4, 0.4, 1.5, 1.1.
     Gradient: `P(X < x) + x * p(x)`; near its zero at -0.752 by a series that
-        keeps the relative precision.
+        keeps the relative precision. If approximate, that of the formula
+        above, whose exponent is computed in two parts.
 
     Example:
     >>> from stablekeras import activations
