@@ -9,7 +9,7 @@ from stablekeras.losses.origin import select
 from stablekeras.losses.twofold import two_sum
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops import log_softmax
-from stablekeras.ops.precision import at_most, compute_dtype, finfo
+from stablekeras.ops.precision import at_most, compute_dtype, finfo, largest
 from stablekeras.ops.symbolic import stable
 
 __all__ = ["CTC", "ctc"]
@@ -82,7 +82,7 @@ def _ctc(y_true, y_pred, frames=None):
     )
     skips = _may_skip(states)
     # A row ends in its last label or in the blank after it.
-    place = kops.arange(kops.shape(states)[1])[None, :]
+    place = kops.arange(kops.shape(states)[1], dtype="int32")[None, :]
     last = 2 * length[:, None]
     ends = kops.logical_and(place <= last, place >= kops.maximum(last - 1, 0))
     starts = kops.logical_and(place <= 1, place <= last)
@@ -106,9 +106,9 @@ def _log_probabilities(logits):
     """Computes `log_softmax` in two parts."""
     high = log_softmax(logits)
     x = kops.stop_gradient(at_most(logits, finfo(logits.dtype).max))
-    z, lost = two_sum(x, -kops.max(x, axis=-1, keepdims=True))
+    z, lost = two_sum(x, -largest(x, -1))
     # At the peak it is minus the logarithm of the sum.
-    total, more = two_sum(z, kops.max(high, axis=-1, keepdims=True))
+    total, more = two_sum(z, largest(high, -1))
     low = kops.stop_gradient((total - high) + (lost + more))
     return high, kops.where(kops.isfinite(low), low, 0.0)
 
@@ -131,7 +131,8 @@ def _emissions(log_p, states):
 
 def _may_skip(states):
     """Where the blank before a label may be left out."""
-    odd = kops.equal(kops.arange(kops.shape(states)[1]) % 2, 1)[None, :]
+    place = kops.arange(kops.shape(states)[1], dtype="int32")[None, :]
+    odd = kops.equal(place % 2, 1)
     before = kops.pad(states[:, :-2], ((0, 0), (2, 0)), constant_values=-1)
     return kops.logical_and(odd, kops.not_equal(states, before))
 

@@ -6,7 +6,7 @@ from keras import ops as kops
 from stablekeras.losses.inputs import prepare, same_rank
 from stablekeras.losses.reduction import mean
 from stablekeras.losses.wrapper import LossFunctionWrapper
-from stablekeras.ops.precision import at_least
+from stablekeras.ops.precision import at_least, largest
 from stablekeras.ops.symbolic import stable
 
 __all__ = [
@@ -128,7 +128,7 @@ def categorical_hinge(y_true, y_pred):
     """
     y_true, y_pred, dtype = prepare(y_true, y_pred)
     right = kops.sum(y_true * y_pred, axis=-1)
-    wrong = kops.max((1.0 - y_true) * y_pred, axis=-1)
+    wrong = kops.squeeze(largest((1.0 - y_true) * y_pred, -1), -1)
     return kops.cast(at_least(wrong - right + 1.0, 0.0), dtype)
 
 

@@ -6,6 +6,7 @@ from keras import ops as kops
 from stablekeras.losses.checks import check_axis
 from stablekeras.losses.inputs import prepare, same_rank
 from stablekeras.losses.wrapper import LossFunctionWrapper
+from stablekeras.ops.precision import largest
 from stablekeras.ops.symbolic import stable
 
 __all__ = ["CosineSimilarity", "cosine_similarity"]
@@ -20,7 +21,7 @@ def _scaled(x, axis):
     aim, far, step = (
         (2.0**100, 2.0**300, 2.0**512) if wide else (2.0**12, 2.0**40, 2.0**64)
     )
-    m = kops.stop_gradient(kops.max(kops.abs(x), axis=axis, keepdims=True))
+    m = kops.stop_gradient(largest(kops.abs(x), axis))
     one = kops.ones_like(m)
     # Only products with `x`: XLA would divide squares by the squared scale.
     first = kops.where(m > far, one / step, one)

@@ -10,6 +10,8 @@ import math
 
 from keras import ops as kops
 
+from stablekeras.ops.precision import largest
+
 __all__ = ["log_sum", "plus", "shares", "shifted", "two_sum", "where"]
 
 # A weight is a tuple `(high, low)` of tensors. Its sum is the logarithm; that
@@ -58,9 +60,9 @@ def shares(weight):
 def _relative(weight, axis):
     """Returns `exp` of the weights less the largest, and the largest."""
     high, low = weight
-    peak = kops.stop_gradient(kops.max(high, axis=axis, keepdims=True))
+    peak = kops.stop_gradient(largest(high, axis))
     tail = kops.where(kops.equal(high, peak), low, -math.inf)
-    tail = kops.max(tail, axis=axis, keepdims=True)
+    tail = largest(tail, axis)
     # A peak of NaN equals nothing.
     tail = kops.where(kops.isfinite(tail), tail, 0.0)
     peak = kops.where(kops.equal(peak, -math.inf), 0.0, peak)

@@ -16,6 +16,7 @@ from stablekeras.ops.powers import power_kernel, sqrt_kernel
 from stablekeras.ops.precision import (
     compute_dtype,
     finfo,
+    largest,
     result_dtype,
     to_compute,
 )
@@ -38,7 +39,7 @@ def scale_of(x, axis):
     At most a quarter of the largest number, so that it has a reciprocal: XLA
     may divide by a broadcast number by multiplying with that.
     """
-    m = kops.max(kops.abs(x), axis=axis, keepdims=True)
+    m = largest(kops.abs(x), axis)
     usable = kops.logical_and(m > 0, m < math.inf)
     m = kops.where(m > 1, 0.25 * m, m)
     return kops.stop_gradient(kops.where(usable, m, 1.0))
@@ -231,10 +232,13 @@ def normalize(x, axis=-1, order=2, epsilon=None):
             f"Received: order={order!r}. Divide by ops.norm for others."
         )
     dtype, (x,) = to_compute(x)
+    if not x.shape:  # as in Keras, a number is a vector of one
+        x = kops.reshape(x, (1,))
     check_axis(x, axis)
     m = safe_scale_of(x, axis)
     y = x / m
-    if _euclidean(order, axis)[0]:
+    # Of several axes too the entries make up one vector.
+    if order == 2:
         n = length_kernel(y, axis)
     else:
         n = _order_length(y, order, axis)
@@ -309,7 +313,8 @@ def cdist(x, y):
         Tensor of shape `(..., m, n)`.
 
     Raises:
-        ValueError: If the rows of `x` and `y` differ in size.
+        ValueError: If `x` or `y` has no rows, or the sizes of their rows
+            differ.
 
     Accuracy: worst ULP 0.0 in float16, 0.0 in bfloat16, 0.0 in float32, 0.0 in
         float64; gradient 0.5, 0.3, 2.1, 1.4.
@@ -324,7 +329,7 @@ def cdist(x, y):
     [5.0, 0.0]
     """
     dtype, (x, y) = to_compute(x, y)
-    if x.shape[-1] != y.shape[-1]:
+    if min(len(x.shape), len(y.shape)) < 2 or x.shape[-1] != y.shape[-1]:
         raise ValueError(
             "x and y must have rows of one size. Received: "
             f"x.shape={tuple(x.shape)}, y.shape={tuple(y.shape)}. "
@@ -334,8 +339,7 @@ def cdist(x, y):
     # Two numbers near the end of the format may differ by more than it holds.
     limit = finfo(compute_dtype(dtype)).max / 4
     far = kops.logical_or(
-        kops.max(kops.abs(x), axis=-1, keepdims=True) > limit,
-        kops.max(kops.abs(y), axis=-1, keepdims=True) > limit,
+        largest(kops.abs(x), -1) > limit, largest(kops.abs(y), -1) > limit
     )
     half = kops.cast(kops.where(far, 0.5, 1.0), x.dtype)
     out = length_kernel(x * half - y * half, -1) / half

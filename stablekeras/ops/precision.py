@@ -16,6 +16,7 @@ __all__ = [
     "at_most",
     "compute_dtype",
     "finfo",
+    "largest",
     "result_dtype",
     "to_compute",
 ]
@@ -99,6 +100,17 @@ def at_least(x, number):
     if _TORCH:
         return kops.clip(x, number, math.inf)
     return kops.maximum(x, number)
+
+
+def largest(x, axis=None):
+    """Return the largest entry along `axis`, which stays with size one.
+
+    Of no entries it is minus infinity. Keras' maximum refuses an empty tensor,
+    such as the last batch of one replica of several.
+    """
+    if 0 in tuple(x.shape):
+        return kops.sum(x, axis=axis, keepdims=True) - math.inf
+    return kops.max(x, axis=axis, keepdims=True)
 
 
 def to_compute(*xs):

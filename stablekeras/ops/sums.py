@@ -11,7 +11,7 @@ from keras import ops as kops
 
 from stablekeras.ops.axes import check_axis
 from stablekeras.ops.gradient import with_pullback
-from stablekeras.ops.precision import at_most, finfo, to_compute
+from stablekeras.ops.precision import at_most, finfo, largest, to_compute
 from stablekeras.ops.provenance import made_by
 from stablekeras.ops.symbolic import stable
 
@@ -25,7 +25,7 @@ def _selected(x, where):
 
 
 def _peak(x, axis):
-    return kops.stop_gradient(kops.max(x, axis=axis, keepdims=True))
+    return kops.stop_gradient(largest(x, axis))
 
 
 def _log_total(x, peak, axis):

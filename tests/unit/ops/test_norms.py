@@ -141,3 +141,25 @@ def test_cdist_broadcasts_over_batches():
     expected = np.linalg.norm(x[:, :, None] - y[:, None], axis=-1)
     got = np.asarray(ops.cdist(np.float32(x), np.float32(y)))
     assert got == pytest.approx(expected, rel=1e-5)
+
+
+def test_empty_tensors_have_empty_norms():
+    """A share of a batch without rows does not end the training."""
+    x = np.zeros((0, 3), "float32")
+    assert tuple(ops.norm(x, axis=-1).shape) == (0,)
+    assert tuple(ops.normalize(x).shape) == (0, 3)
+    assert tuple(ops.cdist(x, x[:, :3]).shape) == (0, 0)
+    assert tuple(ops.std(x, axis=-1).shape) == (0,)
+
+
+def test_normalize_over_several_axes_takes_them_as_one_vector():
+    """As in Keras, order 2 over a pair of axes is not the spectral norm."""
+    x = np.array([[3.0, 4.0], [0.0, 12.0]], "float32")
+    got = np.asarray(ops.normalize(x, axis=(0, 1)))
+    assert got == pytest.approx(x / 13, rel=1e-6)
+
+
+def test_cdist_needs_rows():
+    """A vector has no rows to compare."""
+    with pytest.raises(ValueError, match=r"Received: x.shape=\(3,\)"):
+        ops.cdist(np.ones(3, "float32"), np.ones((2, 3), "float32"))

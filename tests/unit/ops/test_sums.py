@@ -113,3 +113,13 @@ def test_axes_and_keepdims_are_those_of_keras():
 def test_logmeanexp_is_the_log_of_the_mean():
     """Equal entries have themselves as mean, however large."""
     assert value(ops.logmeanexp, [[1e4, 1e4]]).tolist() == 1e4
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_an_empty_tensor_has_empty_shares(shape):
+    """A share of a batch without rows does not end the training."""
+    x = np.zeros(shape, "float32")
+    for function in (ops.softmax, ops.log_softmax):
+        assert tuple(function(x).shape) == shape
+    totals = np.asarray(ops.logsumexp(x, axis=-1)).tolist()
+    assert totals == [-INF] * shape[0]
