@@ -11,7 +11,7 @@ from stablekeras.losses.kernels import (
     rest_sums,
 )
 from stablekeras.losses.logits import logits_of, origin_of
-from stablekeras.losses.origin import cast_probabilities
+from stablekeras.losses.origin import cast_chances
 from stablekeras.losses.reduction import mean
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops.symbolic import stable
@@ -55,7 +55,8 @@ def binary_crossentropy(
     array([100.])
     """
     check_fraction("label_smoothing", label_smoothing)
-    y_true, y_pred, dtype = prepare(y_true, y_pred, cast_probabilities)
+    cast = None if from_logits else cast_chances
+    y_true, y_pred, dtype = prepare(y_true, y_pred, cast)
     same_shape(y_true, y_pred)
     x = logits_of(
         y_pred,
@@ -116,7 +117,7 @@ class BinaryCrossentropy(LossFunctionWrapper):
     10000.0
     """
 
-    _cast = staticmethod(cast_probabilities)
+    _cast = staticmethod(cast_chances)
 
     def __init__(
         self,

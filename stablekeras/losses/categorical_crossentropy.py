@@ -112,7 +112,8 @@ def categorical_crossentropy(
     check_axis(axis)
     check_fraction("label_smoothing", label_smoothing)
     check_not_negative("z_loss", z_loss)
-    y_true, y_pred, dtype = prepare(y_true, y_pred, cast_probabilities)
+    cast = None if from_logits else cast_probabilities
+    y_true, y_pred, dtype = prepare(y_true, y_pred, cast)
     warn_of_one_class(y_pred, axis, "categorical_crossentropy")
     same_shape(y_true, y_pred)
     x = logits_of(

@@ -127,7 +127,8 @@ def _circle(
     loss = softplus(x)
     loss = kops.where(both, loss, kops.zeros_like(loss))
     loss = kops.cast(loss, dtype)
-    set_keras_mask(loss, loss > 0)
+    # A loss that is NaN counts: nothing is hidden.
+    set_keras_mask(loss, kops.logical_not(loss <= 0))
     return loss
 
 

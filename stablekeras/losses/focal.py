@@ -20,7 +20,7 @@ from stablekeras.losses.kernels import (
     rest_sums,
 )
 from stablekeras.losses.logits import logits_of
-from stablekeras.losses.origin import cast_probabilities
+from stablekeras.losses.origin import cast_chances, cast_probabilities
 from stablekeras.losses.reduction import mean, with_value
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops import clamped_log
@@ -125,7 +125,8 @@ def binary_focal_crossentropy(
     check_fraction("alpha", alpha)
     check_not_negative("gamma", gamma)
     check_fraction("label_smoothing", label_smoothing)
-    y_true, y_pred, dtype = prepare(y_true, y_pred, cast_probabilities)
+    cast = None if from_logits else cast_chances
+    y_true, y_pred, dtype = prepare(y_true, y_pred, cast)
     same_shape(y_true, y_pred)
     y = y_true
     if label_smoothing:
@@ -198,7 +199,8 @@ def categorical_focal_crossentropy(
     check_axis(axis)
     check_not_negative("gamma", gamma)
     check_fraction("label_smoothing", label_smoothing)
-    y_true, y_pred, dtype = prepare(y_true, y_pred, cast_probabilities)
+    cast = None if from_logits else cast_probabilities
+    y_true, y_pred, dtype = prepare(y_true, y_pred, cast)
     warn_of_one_class(y_pred, axis, "categorical_focal_crossentropy")
     same_shape(y_true, y_pred)
     y = smooth_labels(y_true, label_smoothing, axis)
@@ -275,7 +277,7 @@ class BinaryFocalCrossentropy(LossFunctionWrapper):
     10000.0
     """
 
-    _cast = staticmethod(cast_probabilities)
+    _cast = staticmethod(cast_chances)
 
     def __init__(
         self,

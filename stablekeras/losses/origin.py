@@ -6,6 +6,8 @@ casts and reshapes. Where there is no graph to read (eager mode, torch), the
 logits that the activation attached are taken.
 """
 
+import functools
+
 import keras
 from keras import ops as kops
 
@@ -17,6 +19,7 @@ from stablekeras.ops.provenance import maker
 
 __all__ = [
     "Origin",
+    "cast_chances",
     "cast_probabilities",
     "find_origin",
     "log_probabilities",
@@ -83,7 +86,7 @@ def log_probabilities(origin):
     return log_softmax(origin.logits, axis=origin.axis)
 
 
-def cast_probabilities(x, dtype):
+def cast_probabilities(x, dtype, two_sided=False):
     """Casts probabilities to the dtype to compute in.
 
     A float16 gradient cannot hold `1 / p` below 1.5e-5, and infinity would
@@ -93,18 +96,23 @@ def cast_probabilities(x, dtype):
     Args:
         x: Tensor.
         dtype: Compute dtype.
+        two_sided: Whether the loss divides by `1 - p` as well.
     """
     given = keras.backend.standardize_dtype(x.dtype)
     if given != "float16" or find_origin(x) is not None:
         out = carry_origin(x, kops.cast(x, dtype))
     else:
-        out = _limited(dtype)(x)
+        out = _limited(dtype, two_sided)(x)
     if out is not x:
         set_keras_mask(out, keras_mask(x))
     return out
 
 
-def _limited(dtype):
+# For losses of one chance and its opposite.
+cast_chances = functools.partial(cast_probabilities, two_sided=True)
+
+
+def _limited(dtype, two_sided):
     largest = finfo("float16").max
 
     @custom_gradient
@@ -113,7 +121,10 @@ def _limited(dtype):
             seen, upstream = (
                 (x, args[0]) if upstream is None else (args[0], upstream)
             )
-            steep = kops.cast(seen, upstream.dtype) * largest < 1
+            divisor = kops.cast(seen, upstream.dtype)
+            if two_sided:
+                divisor = kops.minimum(divisor, 1 - divisor)
+            steep = divisor * largest < 1
             limited = kops.clip(upstream, -largest, largest)
             out = kops.where(steep, limited, upstream)
             return kops.cast(out, "float16")

@@ -30,6 +30,15 @@ def _by_name():
     return found
 
 
+def _named(name, custom_objects=None):
+    found = keras.saving.get_registered_object(name, custom_objects)
+    return _made(_by_name().get(name) if found is None else found)
+
+
+def _made(loss):
+    return loss() if inspect.isclass(loss) else loss
+
+
 def serialize(loss):
     """Describes a loss as a dictionary.
 
@@ -76,6 +85,10 @@ def deserialize(name, custom_objects=None):
     >>> losses.deserialize(config).name
     'huber_loss'
     """
+    if isinstance(name, str):
+        found = _named(name, custom_objects)
+        if found is not None:
+            return found
     return keras.saving.deserialize_keras_object(
         name, module_objects=_by_name(), custom_objects=custom_objects
     )
@@ -107,7 +120,7 @@ def get(identifier):
     if isinstance(identifier, dict):
         found = deserialize(identifier)
     elif isinstance(identifier, str):
-        found = _by_name().get(identifier)
+        found = _named(identifier)
     else:
         found = identifier
     if not callable(found):
@@ -116,4 +129,4 @@ def get(identifier):
             f"Received: identifier={identifier!r}, which could not be "
             "interpreted. See stablekeras.losses.__all__ for the names."
         )
-    return found() if inspect.isclass(found) else found
+    return _made(found)

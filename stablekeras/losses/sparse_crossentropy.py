@@ -108,7 +108,8 @@ def sparse_categorical_crossentropy(
     y_pred = kops.convert_to_tensor(y_pred)
     rank = len(y_pred.shape)
     labels = class_numbers(y_true, rank, axis)
-    _, y_pred, dtype = prepare(0, y_pred, cast_probabilities)
+    cast = None if from_logits else cast_probabilities
+    _, y_pred, dtype = prepare(0, y_pred, cast)
     _check_shapes(labels, y_pred, axis)
     keep = None
     if ignore_class is not None:

@@ -53,6 +53,9 @@ class LossFunctionWrapper(Loss):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.fn = fn
         self._fn_kwargs = kwargs
+        if kwargs.get("from_logits"):
+            # Logits have no limit to their gradient: its overflow must show.
+            self._cast = Loss._cast
 
     def call(self, y_true, y_pred):
         """Returns `fn(y_true, y_pred)`, one loss per sample."""
@@ -79,8 +82,13 @@ class LossFunctionWrapper(Loss):
     @classmethod
     def from_config(cls, config):
         """Returns the loss that `get_config` described."""
-        if "fn" in config:
-            config = keras.saving.deserialize_keras_object(config)
+        # Arrays, tuples and functions are described by dictionaries.
+        config = {
+            name: keras.saving.deserialize_keras_object(value)
+            if isinstance(value, dict)
+            else value
+            for name, value in config.items()
+        }
         return cls(**config)
 
     def __repr__(self):

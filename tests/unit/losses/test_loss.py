@@ -204,3 +204,86 @@ def test_bad_arguments_get_rule_received_remedy(make, message):
     with pytest.raises(ValueError, match=message) as caught:
         make()
     assert "Received:" in str(caught.value)
+
+
+FUNCTIONS = [
+    name
+    for name in losses.__all__
+    if name[0].islower() and name not in ("get", "serialize", "deserialize")
+]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_names_find_what_keras_would_find(name):
+    """`deserialize` and `get` take bare and registered names of functions."""
+    function = getattr(losses, name)
+    for find in (losses.get, losses.deserialize):
+        assert find(name) is function
+        assert find(f"stablekeras>{name}") is function
+
+
+def test_names_of_classes_give_losses():
+    """A class is found under both of its names, and made."""
+    for name in ("Huber", "stablekeras>Huber"):
+        assert type(losses.get(name)) is losses.Huber
+        assert type(losses.deserialize(name)) is losses.Huber
+    with pytest.raises(ValueError, match="Received: identifier='stablekeras>H"):
+        losses.get("stablekeras>Hubert")
+
+
+def test_arrays_and_tuples_survive_a_round_trip():
+    """One alpha per class and several axes are loaded as they were given."""
+    alpha = np.array([0.1, 0.2])
+    loss = losses.CategoricalFocalCrossentropy(alpha=alpha)
+    for again in (
+        losses.CategoricalFocalCrossentropy.from_config(loss.get_config()),
+        losses.deserialize(losses.serialize(loss)),
+    ):
+        assert again.alpha.tolist() == alpha.tolist()
+    dice = losses.Dice(axis=(1, 2))
+    assert losses.Dice.from_config(dice.get_config()).axis == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["CosineSimilarity", "CTC", "Circle"])
+def test_an_empty_batch_has_no_losses(name):
+    """The last share of a batch may hold no rows."""
+    loss = getattr(losses, name)(reduction=None)
+    shape = {"CTC": (0, 4, 3)}.get(name, (0, 3))
+    y_true = {"CTC": np.zeros((0, 2)), "Circle": np.zeros((0,))}
+    y_true = y_true.get(name, np.zeros(shape))
+    assert tuple(loss(y_true, np.zeros(shape, "float32")).shape) == (0,)
+
+
+def test_a_circle_loss_of_nan_is_not_masked():
+    """An embedding of NaN shows in every row that has it as a partner."""
+    y_pred = np.eye(4, dtype="float32")
+    y_pred[1] = NAN
+    value = losses.Circle(reduction=None)([0, 1, 0, 1], y_pred)
+    assert np.isnan(np.asarray(value)).all()
+
+
+@on_tensorflow
+@pytest.mark.parametrize(
+    "name", ["BinaryCrossentropy", "BinaryFocalCrossentropy"]
+)
+def test_a_float16_chance_of_one_has_a_finite_gradient(name):
+    """Where `1 / (1 - p)` does not fit, the largest float16 stands for it."""
+    y_pred = np.array([[1.0], [0.0]], "float16")
+    _, slope = step(getattr(losses, name)(), [[0.0], [1.0]], y_pred)
+    assert slope.ravel().tolist() == [65504.0, -65504.0]
+
+
+@on_tensorflow
+@pytest.mark.parametrize(
+    "name", ["BinaryCrossentropy", "CategoricalCrossentropy"]
+)
+def test_an_overflow_of_float16_logits_shows(name):
+    """A search for a loss scale sees that the scale is too large."""
+    import tensorflow as tf
+
+    x = tf.constant([[-1.0, 2.0]], "float16")
+    loss = getattr(losses, name)(from_logits=True)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        scaled = loss([[1.0, 0.0]], x) * 2.0**20
+    assert np.isinf(tape.gradient(scaled, x).numpy()).all()
