@@ -232,7 +232,7 @@ def normalize(x, axis=-1, order=2, epsilon=None):
             f"Received: order={order!r}. Divide by ops.norm for others."
         )
     dtype, (x,) = to_compute(x)
-    if not x.shape:  # as in Keras, a number is a vector of one
+    if len(x.shape) == 0:  # as in Keras, a number is a vector of one
         x = kops.reshape(x, (1,))
     check_axis(x, axis)
     m = safe_scale_of(x, axis)

@@ -157,6 +157,7 @@ def test_normalize_over_several_axes_takes_them_as_one_vector():
     x = np.array([[3.0, 4.0], [0.0, 12.0]], "float32")
     got = np.asarray(ops.normalize(x, axis=(0, 1)))
     assert got == pytest.approx(x / 13, rel=1e-6)
+    assert np.asarray(ops.normalize(2.0)).tolist() == [1.0]
 
 
 def test_cdist_needs_rows():
