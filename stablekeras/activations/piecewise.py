@@ -337,7 +337,8 @@ _hard_silu_slope = with_derivative(
 
 def _hard_silu_value(x):
     inner = _bounded(x, -3.0, 3.0)
-    return _three(x, -3, 3, 0.0, inner * (inner + 3) / 6, x)
+    # Not x (x + 3) / 6: TensorFlow's graphs divide x first, which may flush.
+    return _three(x, -3, 3, 0.0, inner * (0.5 + inner / 6), x)
 
 
 _hard_silu = with_derivative(_hard_silu_value, _hard_silu_slope)
@@ -355,7 +356,7 @@ def hard_silu(x):
     Returns:
         Tensor of the shape and floating dtype of `x`. NaN stays NaN.
 
-    Accuracy: worst ULP 0.1 in float16, 0.2 in bfloat16, 1.2 in float32, 1.0 in
+    Accuracy: worst ULP 0.1 in float16, 0.2 in bfloat16, 1.0 in float32, 0.7 in
         float64; gradient 0.4, 0.4, 0.5, 0.7.
     Gradient: `(2 * x + 3) / 6` between -3 and 3, 0 below, 1 above.
 
