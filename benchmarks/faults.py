@@ -103,7 +103,12 @@ def main():
     guarded = not args.unguarded
     outcomes, died = [], False
     with concurrent.futures.ProcessPoolExecutor(
-        args.jobs, multiprocessing.get_context("spawn"), _two_devices
+        args.jobs,
+        multiprocessing.get_context("spawn"),
+        _two_devices,
+        # TensorFlow gives the second MirroredStrategy of a process the
+        # collectives of the first.
+        max_tasks_per_child=1,
     ) as pool:
         runs = [
             pool.submit(of_setting, i, found, args.seed, args.count, guarded)

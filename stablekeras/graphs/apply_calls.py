@@ -24,6 +24,7 @@ __all__ = [
     "ensure_built",
     "find_optimizers",
     "loss_scale",
+    "optimizer_variables",
 ]
 
 
@@ -138,7 +139,10 @@ class ApplyLog:
                 ),
                 touched=frozenset(
                     id(h)
-                    for v in [*optimizer.variables, *(variables or [])]
+                    for v in [
+                        *optimizer_variables(optimizer),
+                        *(variables or []),
+                    ]
                     # The rate is read by steps that log it, never written.
                     if getattr(v, "name", None) != "learning_rate"
                     for h in handles(v)
@@ -200,6 +204,22 @@ def loss_scale(optimizer):
     if not optimizer.built:
         return optimizer.initial_scale
     return optimizer.dynamic_scale
+
+
+def optimizer_variables(optimizer):
+    """Returns all variables of an optimizer and of those it wraps.
+
+    `variables` alone lacks what Nadam holds in an attribute only.
+    """
+    found = {id(v): v for v in optimizer.variables}
+    while optimizer is not None:
+        found.update(
+            (id(v), v)
+            for v in vars(optimizer).values()
+            if isinstance(v, keras.Variable)
+        )
+        optimizer = getattr(optimizer, "inner_optimizer", None)
+    return list(found.values())
 
 
 def find_optimizers(model):

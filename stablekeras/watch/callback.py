@@ -10,6 +10,7 @@ import keras
 
 from stablekeras.errors import NonFiniteError
 from stablekeras.graphs import learning_rate, train_function
+from stablekeras.graphs.apply_calls import optimizer_variables
 from stablekeras.watch import arguments, investigate, report
 from stablekeras.watch import incident as incidents
 from stablekeras.watch.divergence import Divergence
@@ -469,7 +470,7 @@ class NaNWatch(keras.callbacks.Callback):
     def _variables(self):
         return [
             *self.model.variables,
-            *(v for o in self._optimizers() for v in o.variables),
+            *(v for o in self._optimizers() for v in optimizer_variables(o)),
         ]
 
     def _is_built(self):

@@ -23,6 +23,7 @@ from stablekeras.graphs.apply_calls import (
     ApplyLog,
     find_optimizers,
     loss_scale,
+    optimizer_variables,
 )
 from stablekeras.graphs.sums import half_square, presence, values
 from stablekeras.graphs.train_function import is_distributed
@@ -211,7 +212,7 @@ class Transaction:
                 kinds.update((id(h), STATE) for h in resources.handles(v))
         for v in [
             *model.trainable_variables,
-            *(v for o in self.optimizers for v in o.variables),
+            *(v for o in self.optimizers for v in optimizer_variables(o)),
         ]:
             kinds.update((id(h), UPDATE) for h in resources.handles(v))
         return kinds
@@ -483,12 +484,11 @@ def _finite(x):
 
 def _tf_variables(transaction):
     model = transaction._model
-    metrics = [v for m in model.metrics for v in m.variables]
     found = {}
     for v in [
         *model.variables,
-        *metrics,
-        *(v for o in transaction.optimizers for v in o.variables),
+        *(v for m in model.metrics for v in m.variables),
+        *(v for o in transaction.optimizers for v in optimizer_variables(o)),
     ]:
         value = getattr(v, "value", v)
         value = value if isinstance(value, tf.Variable) else v

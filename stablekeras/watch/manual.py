@@ -13,7 +13,11 @@ import numpy as np
 import tensorflow as tf
 
 from stablekeras.graphs import resources, train_function
-from stablekeras.graphs.apply_calls import ensure_built, loss_scale
+from stablekeras.graphs.apply_calls import (
+    ensure_built,
+    loss_scale,
+    optimizer_variables,
+)
 from stablekeras.graphs.sums import half_square, presence, values
 from stablekeras.graphs.xla import under_xla
 from stablekeras.watch.records import (
@@ -183,7 +187,10 @@ class ManualGuard(contextlib.AbstractContextManager):
             trial = exact & tf.math.is_finite(state) & scale_ok
 
             def attempt():
-                written = [*optimizer.variables, *self._model.variables]
+                written = [
+                    *optimizer_variables(optimizer),
+                    *self._model.variables,
+                ]
                 refs = resources.references(written)
                 saved = [resources.read(r) for r in refs]
                 update()

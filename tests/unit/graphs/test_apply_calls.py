@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from stablekeras.graphs.apply_calls import ApplyLog
+from stablekeras.graphs.apply_calls import ApplyLog, optimizer_variables
 
 
 def test_a_sparse_gradient_keeps_its_constant_shape():
@@ -39,3 +39,18 @@ def test_a_sparse_gradient_keeps_its_constant_shape():
     assert found[0].deferred
     assert tf.get_static_value(shape).tolist() == [7, 3]
     assert values.shape == (2, 3)
+
+
+def test_no_variable_of_an_optimizer_is_missed():
+    """Nadam's product of momenta is in no list; a wrapper has it inside."""
+    inner = keras.optimizers.Nadam()
+    outer = keras.optimizers.LossScaleOptimizer(inner)
+    outer.build([keras.Variable(tf.zeros((2,)))])
+    held = {id(v) for v in vars(inner).values()}
+    held &= {id(v) for v in optimizer_variables(inner)}
+    unlisted = held - {id(v) for v in inner.variables}
+    assert len(unlisted) == 1
+    found = optimizer_variables(outer)
+    assert unlisted < {id(v) for v in found}
+    assert {id(v) for v in outer.variables} < {id(v) for v in found}
+    assert len(found) == len({id(v) for v in found})
