@@ -150,7 +150,7 @@ class Diagnosis:
 
 @dataclasses.dataclass(frozen=True)
 class Incident:
-    """One training step that was not committed.
+    """One training step that was not committed, or a training that diverged.
 
     Args:
         epoch: Epoch, from 0.
@@ -188,6 +188,22 @@ class Incident:
     logs: Mapping[str, float] = dataclasses.field(default_factory=dict)
     replica: int | None = None
     worker: int | None = None
+
+    @property
+    def outcome(self):
+        """What became of training and weights, in one sentence."""
+        if "divergence" in self.tripped and self.action == "stop":
+            return "Training stopped; weights are the last ones, still finite."
+        return _OUTCOMES[self.action]
+
+
+_OUTCOMES = {
+    "stop": "Training stopped; weights are those before the step.",
+    "skip": "Step skipped; training goes on.",
+    "rollback": "Rolled back to the last good snapshot; training goes on.",
+    "raise": "Weights are those before the step.",
+    "report": "Validation goes on; weights are not touched.",
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,13 +10,6 @@ __all__ = ["headline", "screen", "show"]
 
 _SAMPLES_SHOWN = 12
 _CHAIN_SHOWN = 8
-_DONE = {
-    "stop": "Training stopped; weights are those before the step.",
-    "skip": "Step skipped; training goes on.",
-    "rollback": "Rolled back to the last good snapshot; training goes on.",
-    "raise": "Weights are those before the step.",
-    "report": "Validation goes on; weights are not touched.",
-}
 
 
 def headline(incident):
@@ -41,8 +34,8 @@ def headline(incident):
         place += f", samples {samples}" if samples else ""
         parts = [f"{d.code} {d.title}. {when}: {place}."]
         parts.append(f"Fix: {d.remedy}")
-    parts.append(_DONE[incident.action])
-    if incident.path:
+    parts.append(incident.outcome)
+    if incident.path and incident.batch is not None:
         parts.append(f"Replay: python -m stablekeras replay {incident.path}")
     return " ".join(parts)
 
@@ -115,9 +108,10 @@ def _facts(incident):
             "worker",
             f"{incident.worker}; samples are rows of its part of the batch",
         )
-    table.add_row("action", _DONE[incident.action])
+    table.add_row("action", incident.outcome)
     if incident.path:
         table.add_row("folder", incident.path)
+    if incident.path and incident.batch is not None:
         table.add_row("replay", f"python -m stablekeras replay {incident.path}")
     return table
 

@@ -1,5 +1,7 @@
 """What a watch does about a step that is not finite."""
 
+import pathlib
+
 import keras
 import numpy as np
 import pytest
@@ -239,7 +241,10 @@ def test_a_diverging_training_recovers(make, rate):
 
 
 def test_a_divergence_is_written_down(tmp_path):
-    """Its folder holds report and state; as it has no batch, no replay."""
+    """Its folder holds report and state; as it has no batch, no replay.
+
+    Nor does the page offer one, or say that a step was left out.
+    """
     x, y = data()
     watching = stablekeras.NaNWatch("rollback", directory=tmp_path, verbose=0)
     model = compiled(keras.optimizers.SGD(50.0), jit_compile=False)
@@ -249,6 +254,9 @@ def test_a_divergence_is_written_down(tmp_path):
     record = read(found[0].path).incident
     assert (record.epoch, record.step) == (found[0].epoch, found[0].step)
     assert record.diagnosis == found[0].diagnosis
+    page = pathlib.Path(found[0].path, "report.html").read_text("utf-8")
+    assert "Rolled back to the last good snapshot" in page
+    assert "Run it again" not in page
     with pytest.raises(ReplayError, match=r"without one \(SK601: the mean"):
         stablekeras.replay(found[0].path)
 
