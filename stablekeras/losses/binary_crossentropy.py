@@ -67,27 +67,33 @@ def binary_crossentropy(
         "binary_crossentropy",
     )
 
-    def terms():
-        y = y_true
+    if x is not None:
+        loss = binary_from_logits
+    else:
+        loss, x = _of_probabilities(y_pred, y_true.dtype)
+
+    def terms(y, x):
         if label_smoothing:
             y = y * (1.0 - label_smoothing) + 0.5 * label_smoothing
-        if x is not None:
-            return binary_from_logits(y, x)
-        return _from_probabilities(y, y_pred)
+        return loss(y, x)
 
-    return kops.cast(mean(terms, axis), dtype)
+    return kops.cast(mean(terms, axis, operands=(y_true, x)), dtype)
 
 
-def _from_probabilities(y_true, y_pred):
-    origin = origin_of(y_pred, "sigmoid", y_true.dtype)
+def _of_probabilities(y_pred, dtype):
+    """Returns the elementwise loss, and the tensor it takes beside labels."""
+    origin = origin_of(y_pred, "sigmoid", dtype)
     if origin is None:
-        return binary_from_probabilities(y_true, y_pred)
-    log_p, log_rest = rest_sums(origin.logits, origin.axis)
+        return binary_from_probabilities, y_pred
 
     def times(y, log):
         return y * kops.where(kops.equal(y, 0), kops.zeros_like(log), log)
 
-    return -(times(y_true, log_p) + times(1 - y_true, log_rest))
+    def of_shares(y, x):
+        log_p, log_rest = rest_sums(x, origin.axis)
+        return -(times(y, log_p) + times(1 - y, log_rest))
+
+    return of_shares, origin.logits
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")

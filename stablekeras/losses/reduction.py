@@ -23,7 +23,7 @@ def with_value(carrier, value):
     return value + kops.zeros_like(value), gradient
 
 
-def mean(values, axis=-1, rescaled=None):
+def mean(values, axis=-1, rescaled=None, operands=()):
     """Means along `axis`, finite wherever the true mean is.
 
     A sum may overflow where its mean does not. Only then is the mean computed
@@ -34,6 +34,9 @@ def mean(values, axis=-1, rescaled=None):
             called once more for the mean computed anew: XLA then keeps no
             tensor of terms for a branch that is hardly ever taken.
         axis: Integer, tuple or None: where to take the mean.
+        operands: Tensors that a function `values` takes. No gradient follows
+            them into that branch: TensorFlow cannot differentiate a custom
+            gradient in there if a second derivative is wanted.
         rescaled: Function of a scale that returns the sum of the terms times
             the scale, for terms that themselves may overflow. Defaults to the
             sum of `values * scale`.
@@ -42,14 +45,15 @@ def mean(values, axis=-1, rescaled=None):
         Tensor without the dimensions of `axis`.
     """
     terms = values if callable(values) else lambda: values
-    values = terms()
+    values = terms(*operands)
     total = kops.sum(values, axis=axis)
     count = at_least(kops.cast(_count(values, axis), total.dtype), 1.0)
     plain = total / count
     if rescaled is None:
 
         def rescaled(scale):
-            return kops.sum(terms() * scale, axis=axis)
+            anew = terms(*map(kops.stop_gradient, operands))
+            return kops.sum(anew * scale, axis=axis)
 
     overflown = kops.logical_not(kops.isfinite(plain))
     value = kops.cond(
