@@ -21,6 +21,7 @@ IDS = [
     f"{entry.name}-{sum(e.name == entry.name for e in ENTRIES[:i])}"
     for i, entry in enumerate(ENTRIES)
 ]
+LOSSES = [i for i, e in enumerate(ENTRIES) if e.name.startswith("losses.")]
 SHORT, LONG = (12, 0), (90, 1)
 JAX = keras.backend.backend() == "jax"
 # JAX compiles a program for each dtype of each loss.
@@ -82,3 +83,32 @@ def test_reduced_grid_keeps_the_contract(index, mode):
 def test_full_grid_keeps_the_contract(index, mode):
     """The function is within the contract on a fine grid."""
     _check(index, LONG, mode)
+
+
+def _second_derivative(function):
+    """Returns a graph that differentiates a function of rows twice."""
+    import tensorflow as tf
+
+    @tf.function(autograph=False)
+    def twice(x):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                value = function(x)
+            slope = inner.gradient(value, x, unconnected_gradients="zero")
+        return outer.gradient(slope, x, unconnected_gradients="zero")
+
+    return twice
+
+
+@pytest.mark.skipif(len(MODES) < 3, reason="needs a TensorFlow graph")
+@pytest.mark.parametrize("index", LOSSES, ids=[IDS[i] for i in LOSSES])
+def test_a_loss_is_differentiated_twice_in_a_graph(index):
+    """Two tapes in one graph can be traced, and give the shape of the input."""
+    entry = ENTRIES[index]
+    twice = _second_derivative(entry.function)
+    import tensorflow as tf
+
+    graph = twice.get_concrete_function(tf.TensorSpec((2, entry.arity)))
+    assert graph.structured_outputs.shape == (2, entry.arity)
