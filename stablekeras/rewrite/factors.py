@@ -14,10 +14,10 @@ from stablekeras.rewrite.contractions import contraction
 from stablekeras.rewrite.exponents import ExponentsMixin
 from stablekeras.rewrite.factor import Factor, product, quotient, spread
 from stablekeras.rewrite.linear import Atom, Linear, log_cosh, log_sigmoid
-from stablekeras.rewrite.moves import MOVES, MovesMixin
+from stablekeras.rewrite.moves import MovesMixin
 from stablekeras.rewrite.reading import is_float
 from stablekeras.rewrite.special import log_erfc_of
-from stablekeras.rewrite.terms import Leaf, Term, raw
+from stablekeras.rewrite.terms import Leaf, Term, moved_place, raw
 from stablekeras.rewrite.totals import (
     GUARD,
     log_total,
@@ -67,7 +67,7 @@ class Factors(MovesMixin, ExponentsMixin):
                 return Factor(None, Linear(const=math.log(number)))
             return None
         op = tensor.op
-        if op.type in MOVES:
+        if moved_place(op) is not None:
             return self._moved(tensor)
         rule = getattr(self, "_" + op.type, None)
         return None if rule is None else rule(op)

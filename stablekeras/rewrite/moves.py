@@ -7,34 +7,9 @@ import tensorflow as tf
 
 from stablekeras.rewrite.factor import Factor, spread
 from stablekeras.rewrite.linear import Atom, Linear, log_sigmoid
-from stablekeras.rewrite.terms import Term, moved, raw
+from stablekeras.rewrite.terms import Term, moved, moved_place, raw
 
-__all__ = ["MOVES", "MovesMixin"]
-
-MOVES = frozenset(
-    {
-        "Reshape",
-        "Squeeze",
-        "ExpandDims",
-        "Transpose",
-        "GatherV2",
-        "GatherNd",
-        "StridedSlice",
-        "Slice",
-        "BroadcastTo",
-        "Tile",
-        "StopGradient",
-        "ReverseV2",
-        "Roll",
-        "DiagPart",
-        "MatrixDiagPart",
-        "MatrixDiagPartV2",
-        "MatrixDiagPartV3",
-        "Unpack",
-        "Split",
-        "SplitV",
-    }
-)
+__all__ = ["MovesMixin"]
 
 
 class MovesMixin:
@@ -49,7 +24,7 @@ class MovesMixin:
 
     def _moved(self, tensor):
         op = tensor.op
-        place = 1 if op.type == "Split" else 0
+        place = moved_place(op)
         output = tensor.value_index
         a = self.of(op.inputs[place])
         if not a.log:

@@ -7,29 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from stablekeras.graphs.emit import has_own_gradient
+from stablekeras.rewrite.terms import moved_place
 
 __all__ = ["Reading", "is_float"]
 
 # Ops that hand their first input on as it is.
 _SAME = frozenset({"Identity", "Snapshot", "EnsureShape", "PreventGradient"})
-_MOVES = frozenset(
-    {
-        "Reshape",
-        "Squeeze",
-        "ExpandDims",
-        "Transpose",
-        "GatherV2",
-        "GatherNd",
-        "StridedSlice",
-        "Slice",
-        "BroadcastTo",
-        "Tile",
-        "StopGradient",
-        "ReverseV2",
-        "Max",
-        "Min",
-    }
-)
 # Ops that repeat one number: the place of the input, or the number.
 _FILLED = {
     "ZerosLike": (None, 0.0),
@@ -144,8 +127,9 @@ class Reading:
         if op is None:
             return _ANY
         rule = _BOUNDS.get(op.type)
-        if op.type in _MOVES:
-            return self.bounds(op.inputs[0], depth)
+        place = 0 if op.type in ("Max", "Min") else moved_place(op)
+        if place is not None:
+            return self.bounds(op.inputs[place], depth)
         if op.type == "Cast" and op.inputs[0].dtype == tf.bool:
             return 0.0, 1.0
         if op.type in ("Select", "SelectV2"):
@@ -277,13 +261,17 @@ class Reading:
 
 def _diagonal_put(op):
     """Returns what was put on the diagonal that an op takes, or `None`."""
-    if op.type != "MatrixDiagPartV3" or tf.get_static_value(op.inputs[1]) != 0:
+    if op.type != "MatrixDiagPartV3" or not _is(op.inputs[1], 0):
         return None
     made = op.inputs[0].op
     place, whole = _DIAGONALS.get(made.type, (None, {}))
-    if any(tf.get_static_value(made.inputs[i]) != n for i, n in whole.items()):
+    if not all(_is(made.inputs[i], n) for i, n in whole.items()):
         return None
     return None if place is None else made.inputs[place]
+
+
+def _is(tensor, number):
+    return np.array_equal(tf.get_static_value(tensor), number)
 
 
 def _attributes(op):

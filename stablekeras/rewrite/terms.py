@@ -1,10 +1,44 @@
 """Formulas to emit: small trees whose leaves are tensors of the graph."""
 
+import numpy as np
 import tensorflow as tf
 
 from stablekeras.graphs.emit import copy_op
 
-__all__ = ["Leaf", "Number", "Term", "leaves_of", "moved", "name_of", "raw"]
+__all__ = [
+    "Leaf",
+    "Number",
+    "Term",
+    "leaves_of",
+    "moved",
+    "moved_place",
+    "name_of",
+    "raw",
+]
+
+# Ops that move entries and do no more: the place of the input they move.
+_MOVES = {
+    "Reshape": 0,
+    "Squeeze": 0,
+    "ExpandDims": 0,
+    "Transpose": 0,
+    "GatherV2": 0,
+    "GatherNd": 0,
+    "StridedSlice": 0,
+    "Slice": 0,
+    "BroadcastTo": 0,
+    "Tile": 0,
+    "StopGradient": 0,
+    "ReverseV2": 0,
+    "Roll": 0,
+    "DiagPart": 0,
+    "MatrixDiagPart": 0,
+    "MatrixDiagPartV2": 0,
+    "MatrixDiagPartV3": 0,
+    "Unpack": 0,
+    "Split": 1,
+    "SplitV": 0,
+}
 
 
 class Term:
@@ -84,6 +118,16 @@ def raw(tensor, is_shape=False):
     leaf = Leaf(tensor, cast=False)
     leaf.is_shape = is_shape
     return leaf
+
+
+def moved_place(op):
+    """Returns the place of the input that an op only moves, or `None`."""
+    if op.type in ("MatrixDiagPartV2", "MatrixDiagPartV3"):
+        # Several diagonals are filled up with a value of its own.
+        diagonals = tf.get_static_value(op.inputs[1])
+        if diagonals is None or np.ndim(diagonals):
+            return None
+    return _MOVES.get(op.type)
 
 
 def moved(op, term, place=0, output=0):

@@ -13,13 +13,12 @@ from stablekeras.rewrite.linear import (
     log_sigmoid,
     log_sum,
 )
-from stablekeras.rewrite.moves import MOVES
 from stablekeras.rewrite.special import (
     exp_where,
     log_erfc_of,
     log_one_minus_softmax,
 )
-from stablekeras.rewrite.terms import Number, Term, moved, raw
+from stablekeras.rewrite.terms import Number, Term, moved, moved_place, raw
 
 __all__ = [
     "GUARD",
@@ -190,11 +189,11 @@ def complement(factors, tensor, sign=-1.0):
     base = factors.of(tensor)
     if not base.bare or not base.log:
         return None
-    if op.type in MOVES:
-        inside = complement(factors, op.inputs[1 if op.type == "Split" else 0])
+    place = moved_place(op)
+    if place is not None:
+        inside = complement(factors, op.inputs[place])
         atom = base.log.only("log_sigmoid")
         if inside is not None and atom is None and inside.bare:
-            place = 1 if op.type == "Split" else 0
             source = factors.reading.source(op.inputs[place])
             log = Atom(
                 "log_chance",

@@ -68,6 +68,21 @@ def test_a_stable_function_is_left_as_it_is(fn):
     np.testing.assert_array_equal(got, wanted)
 
 
+def test_what_fills_up_diagonals_is_kept():
+    """Diagonals side by side are filled up with 0, whose log is -inf."""
+
+    def diagonals(z):
+        p = tf.nn.softmax(z)
+        return log(tf.linalg.diag_part(p, k=(-1, 1))) + log(p)
+
+    stable = stablekeras.stabilize(diagonals)
+    z = tf.constant([[0.0, 1.0, 2.0], [3.0, 1.0, 2.0], [0.5, 1.0, 0.25]])
+    got, wanted = stable(z).numpy(), diagonals(z).numpy()
+    assert len(stable.rewrites) == 1
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+    assert np.isneginf(got).sum() == 2
+
+
 def test_it_is_idempotent():
     """Stabilizing twice is stabilizing once."""
     once = stablekeras.stabilize(bad)
