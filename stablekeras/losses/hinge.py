@@ -4,6 +4,7 @@ import keras
 from keras import ops as kops
 
 from stablekeras.losses.inputs import prepare, same_rank
+from stablekeras.losses.kernels import squared
 from stablekeras.losses.reduction import mean
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops.precision import at_least, largest
@@ -90,7 +91,7 @@ def squared_hinge(y_true, y_pred):
     margin = at_least(1.0 - _signs(y_true) * y_pred, 0.0)
     return kops.cast(
         mean(
-            kops.square(margin),
+            squared(margin),
             rescaled=lambda scale: kops.sum(
                 kops.square(margin * kops.sqrt(scale)), axis=-1
             ),

@@ -25,6 +25,7 @@ __all__ = [
     "overlap_loss",
     "poisson_terms",
     "rest_sums",
+    "squared",
     "squared_log_ratio",
 ]
 
@@ -97,6 +98,11 @@ def _logit_slope(y, x):
         return -upstream, sigmoid_slope(x_) * upstream
 
     return kops.where(positive, s, -s), gradient
+
+
+# The upstream gradient is doubled, which a mean has made small: twice a large
+# error overflows.
+squared = with_pullback(kops.square, lambda u, e: ((2 * u) * e,))
 
 
 def huber_terms(e, delta):

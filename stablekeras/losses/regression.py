@@ -4,7 +4,7 @@ import keras
 from keras import ops as kops
 
 from stablekeras.losses.inputs import prepare, same_rank
-from stablekeras.losses.kernels import squared_log_ratio
+from stablekeras.losses.kernels import squared, squared_log_ratio
 from stablekeras.losses.reduction import mean
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops.gradient import with_derivatives
@@ -53,7 +53,7 @@ def mean_squared_error(y_true, y_pred):
     y_true, y_pred = same_rank(y_true, y_pred)
     return kops.cast(
         mean(
-            kops.square(y_true - y_pred),
+            squared(y_true - y_pred),
             rescaled=lambda scale: kops.sum(
                 kops.square((y_true - y_pred) * kops.sqrt(scale)), axis=-1
             ),
