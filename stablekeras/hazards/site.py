@@ -22,6 +22,7 @@ _SELECTORS = (
     "GatherV2",
     "ResourceGather",
 )
+_OPAQUE = ("PyFunc", "EagerPyFunc", "PyFuncStateless", "XlaLaunch")
 # Values up to here are fetched around a root, in bytes.
 _BUDGET = 1 << 27
 
@@ -62,6 +63,11 @@ class Site:
     def is_derivative(self):
         """Whether the root op derives a forward op."""
         return self.node is not self.root.node
+
+    @property
+    def is_opaque(self):
+        """Whether what happens inside the root op is not ours to see."""
+        return self.root.node.type in _OPAQUE
 
     @property
     def formula_phase(self):
