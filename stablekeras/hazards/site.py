@@ -23,6 +23,12 @@ _SELECTORS = (
     "ResourceGather",
 )
 _OPAQUE = ("PyFunc", "EagerPyFunc", "PyFuncStateless", "XlaLaunch")
+_GREATEST = {
+    "float16": 65504.0,
+    "bfloat16": 3.39e38,
+    "float32": 3.4028235e38,
+    "float64": 1.7976931348623157e308,
+}
 # Values up to here are fetched around a root, in bytes.
 _BUDGET = 1 << 27
 
@@ -63,6 +69,11 @@ class Site:
     def is_derivative(self):
         """Whether the root op derives a forward op."""
         return self.node is not self.root.node
+
+    @property
+    def greatest(self):
+        """The greatest number of the op's dtype."""
+        return _GREATEST.get(self.dtype, _GREATEST["float32"])
 
     @property
     def is_opaque(self):
