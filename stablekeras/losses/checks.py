@@ -3,6 +3,7 @@
 import numbers
 
 __all__ = [
+    "check_axes",
     "check_axis",
     "check_fraction",
     "check_not_negative",
@@ -37,6 +38,19 @@ def check_axis(axis):
         raise ValueError(
             "`axis` must be of type `int`. "
             f"Received: axis={axis} of type {type(axis)}. Pass axis=-1."
+        )
+
+
+def check_axes(axis):
+    """Raises unless `axis` is an integer, several integers, or None."""
+    several = axis if isinstance(axis, (tuple, list)) else (axis,)
+    if axis is not None and not all(
+        isinstance(a, numbers.Integral) and not isinstance(a, bool)
+        for a in several
+    ):
+        raise ValueError(
+            "axis must be an integer, a tuple of integers, or None. "
+            f"Received: axis={axis}. Pass axis=-1."
         )
 
 

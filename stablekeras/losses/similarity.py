@@ -3,7 +3,7 @@
 import keras
 from keras import ops as kops
 
-from stablekeras.losses.checks import check_axis
+from stablekeras.losses.checks import check_axes
 from stablekeras.losses.inputs import prepare, same_rank
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops.precision import largest
@@ -41,13 +41,13 @@ def cosine_similarity(y_true, y_pred, axis=-1):
     Args:
         y_true: Vectors, of the shape of `y_pred`.
         y_pred: Vectors, any floating dtype.
-        axis: Axis of the vectors.
+        axis: Axis of the vectors, or several that make one; None for all.
 
     Returns:
         Tensor of the shape of `y_pred` without `axis`, in its dtype.
 
     Raises:
-        ValueError: If `axis` is not an integer.
+        ValueError: If `axis` is no integer, tuple of integers, or None.
 
     Accuracy: see `docs/reference/accuracy.md`.
     Gradient: `(cos * p / norm(p) - y / norm(y)) / norm(p)`; 0 at zero vectors.
@@ -59,7 +59,7 @@ def cosine_similarity(y_true, y_pred, axis=-1):
     >>> losses.cosine_similarity([[6e20, 8e20]], p).numpy()
     array([-1.], dtype=float32)
     """
-    check_axis(axis)
+    check_axes(axis)
     y_true, y_pred, dtype = prepare(y_true, y_pred)
     y_true, y_pred = same_rank(y_true, y_pred)
     y, p = _scaled(y_true, axis), _scaled(y_pred, axis)
@@ -76,13 +76,13 @@ class CosineSimilarity(LossFunctionWrapper):
     """Minus the cosine of the angle; see `losses.cosine_similarity`.
 
     Args:
-        axis: Axis of the vectors.
+        axis: Axis of the vectors, or several that make one; None for all.
         reduction: As in `losses.Loss`.
         name: Name of the loss.
         dtype: As in `losses.Loss`.
 
     Raises:
-        ValueError: If `axis` is not an integer.
+        ValueError: If `axis` is no integer, tuple of integers, or None.
 
     Accuracy: see `docs/reference/accuracy.md`.
     Gradient: as in `losses.cosine_similarity`.
@@ -102,7 +102,7 @@ class CosineSimilarity(LossFunctionWrapper):
         name="cosine_similarity",
         dtype=None,
     ):
-        check_axis(axis)
+        check_axes(axis)
         super().__init__(
             cosine_similarity,
             name=name,

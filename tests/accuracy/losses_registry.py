@@ -485,7 +485,12 @@ ENTRIES = [
         dtypes=("bfloat16", "float32", "float64"),
     ),
     _of_targets(
-        "mean_squared_logarithmic_error", _msle, domain=((0.0, math.inf),)
+        "mean_squared_logarithmic_error",
+        _msle,
+        domain=((0.0, math.inf),),
+        # The second derivative by a target is a difference: of 1 and of the
+        # logarithm of the ratio, both over the square of one plus the target.
+        unit=lambda row: (0, 0, (1 + row[0]) ** -2),
     ),
     *(
         _of_labels(

@@ -287,3 +287,22 @@ def test_an_overflow_of_float16_logits_shows(name):
         tape.watch(x)
         scaled = loss([[1.0, 0.0]], x) * 2.0**20
     assert np.isinf(tape.gradient(scaled, x).numpy()).all()
+
+
+@pytest.mark.parametrize("axis", [None, (0, 2), [-1], (0, 1, 2)])
+def test_cosines_of_several_axes_are_those_of_keras(axis):
+    """Several axes make one vector, and survive a round trip."""
+    rng = np.random.default_rng(3)
+    y_true, y_pred = rng.normal(size=(2, 2, 3, 4)).astype("float32")
+    loss = losses.CosineSimilarity(axis=axis, reduction=None)
+    again = losses.deserialize(losses.serialize(loss))
+    twin = keras.losses.CosineSimilarity(axis=axis, reduction=None)
+    expected = np.asarray(twin(y_true, y_pred))
+    np.testing.assert_allclose(loss(y_true, y_pred), expected, rtol=1e-5)
+    np.testing.assert_allclose(again(y_true, y_pred), expected, rtol=1e-5)
+
+
+def test_an_axis_that_is_no_number_is_refused():
+    """A cosine has axes that are integers."""
+    with pytest.raises(ValueError, match=r"Received: axis=\(0, 0.5\)"):
+        losses.CosineSimilarity(axis=(0, 0.5))
