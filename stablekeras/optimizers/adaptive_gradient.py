@@ -69,7 +69,8 @@ class AdaptiveGradient(ClippingRule):
         """Clips; remembers nothing."""
 
         def limit(values, variable, indices):
-            if getattr(variable, "path", None) in self._excluded:
+            excluded = getattr(variable, "path", None) in self._excluded
+            if excluded or 0 in values.shape:
                 return values
             rank = len(values.shape)
             axes: tuple[int, ...] | None

@@ -1,5 +1,7 @@
 """An optimizer around another one: everything that is merely passed on."""
 
+import itertools
+
 import keras
 
 __all__ = ["OptimizerWrapper"]
@@ -31,13 +33,18 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         inner_optimizer: The optimizer that is wrapped. Attributes that only
             it has are read from it.
         name: String. The name of the optimizer.
-        **kwargs: Passed to `keras.optimizers.Optimizer`.
+        **thresholds: Number or `None` each: what Keras knows of clipping.
     """
 
-    def __init__(self, inner_optimizer, name=None, **kwargs):
+    def __init__(self, inner_optimizer, name=None, **thresholds):
         # The learning rate is the inner optimizer's; a callable here keeps
         # Keras from making a variable for it.
-        super().__init__(learning_rate=_no_learning_rate, name=name, **kwargs)
+        super().__init__(
+            learning_rate=_no_learning_rate,
+            name=name,
+            # A NumPy number or a tensor could not be written as JSON.
+            **{k: v and float(v) for k, v in thresholds.items()},
+        )
         # Our own count of steps, which Keras makes and nobody uses.
         self._id_of_unused = id(super().iterations)
         self.inner_optimizer = inner_optimizer
@@ -58,6 +65,24 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         if self._unread is not None:
             store, self._unread = self._unread, None
             self.load_own_variables(store)
+
+    def add_variable(self, *args, name=None, **kwargs):
+        """Adds a variable of our own, numbered if its name is taken.
+
+        `Model.get_state_tree` tells variables apart by their names, and two
+        rules of a kind give theirs the same.
+
+        Args:
+            *args: As in `keras.optimizers.Optimizer.add_variable`.
+            name: String.
+            **kwargs: As in `keras.optimizers.Optimizer.add_variable`.
+        """
+        taken = {v.name for v in super().variables}
+        numbered = (f"{name}_{number}" for number in itertools.count(2))
+        name = next(
+            n for n in itertools.chain([name], numbered) if n not in taken
+        )
+        return super().add_variable(*args, name=name, **kwargs)
 
     def _remember(self, variables):
         # In a record, or Keras would take them for variables of its own.

@@ -1,5 +1,6 @@
 """ClippedOptimizer: clipping, skipping, refusing, counting, delegating."""
 
+import json
 import pickle
 
 import keras
@@ -343,6 +344,26 @@ def test_a_bare_optimizer_is_pickled_with_its_state():
         o.apply([tf.fill((3,), 4.0)], [x])
     assert identical([v.numpy()], [w.numpy()])
     assert copy.report()["skipped"] == optimizer.report()["skipped"] == 1
+
+
+def test_two_rules_of_a_kind_have_variables_of_their_own_names():
+    """`get_state_tree`, which tells variables by name, goes and comes back."""
+    rules = [optimizers.Percentile(10), optimizers.Percentile(50)]
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(ClippedOptimizer(K.Adam(0.1), rules), "mse")
+    model.optimizer.build(model.trainable_variables)
+    names = [v.name for v in model.optimizer.variables]
+    assert {"percentile_norms", "percentile_norms_2"} < set(names)
+    assert len(set(names)) == len(names)
+    model.set_state_tree(model.get_state_tree())
+
+
+def test_a_threshold_may_be_a_numpy_number():
+    """Its configuration is written as JSON and read again all the same."""
+    optimizer = ClippedOptimizer("sgd", clipnorm=np.float32(0.5))
+    config = json.loads(json.dumps(optimizer.get_config()))
+    assert config["clipnorm"] == 0.5
+    assert ClippedOptimizer.from_config(config).get_config() == config
 
 
 def test_a_sustained_streak_raises():

@@ -70,6 +70,15 @@ def test_adaptive_gradient_limits_units_by_their_weights():
     np.testing.assert_allclose(handed[0][0], expected, rtol=1e-4, atol=1e-9)
 
 
+def test_adaptive_gradient_takes_a_variable_without_entries():
+    """It passes as it is, and the others are clipped."""
+    weights = [np.zeros((0, 3), "float32"), np.full((1, 1), 5.0, "float32")]
+    gradients = [np.zeros((0, 3), "float32"), np.ones((1, 1), "float32")]
+    handed, _ = updates(optimizers.AdaptiveGradient(), [gradients], weights)
+    assert handed[0][0].shape == (0, 3)
+    np.testing.assert_allclose(handed[0][1], [[0.05]], rtol=1e-4)
+
+
 def test_adaptive_gradient_leaves_the_last_layer():
     """Of two layers, the variables of the second pass as they are."""
     model = keras.Sequential(
