@@ -1,6 +1,6 @@
 """What a watched training step costs, against the same step unwatched.
 
-    python benchmarks/watch_overhead.py [--rounds 15] [--seconds 0.5] [--wall]
+    python benchmarks/watch_overhead.py [--rounds 15] [--seconds 0.3] [--wall]
         [--models mlp mlp_10ms cnn transformer lstm] [--jit no yes] [--write]
 
 All variants of a model live in one process and take turns; each round gives
@@ -210,7 +210,7 @@ def main():
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
     parser.add_argument("--jit", nargs="+", default=["no", "yes"])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--seconds", type=float, default=0.3)
     parser.add_argument("--wall", action="store_true")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
