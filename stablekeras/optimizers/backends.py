@@ -9,6 +9,7 @@ if keras.backend.backend() == "tensorflow":
     from stablekeras.optimizers.on_tensorflow import (
         add_to,
         all_reduce,
+        at_once,
         cond,
         do_not_convert,
         half_sum_of_squares,
@@ -27,6 +28,7 @@ else:
     from stablekeras.optimizers.on_other_backends import (
         add_to,
         all_reduce,
+        at_once,
         cond,
         do_not_convert,
         half_sum_of_squares,
@@ -45,6 +47,7 @@ else:
 __all__ = [
     "add_to",
     "all_reduce",
+    "at_once",
     "cond",
     "do_not_convert",
     "half_sum_of_squares",

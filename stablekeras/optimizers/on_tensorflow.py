@@ -8,6 +8,7 @@ from stablekeras.graphs.xla import under_xla
 __all__ = [
     "add_to",
     "all_reduce",
+    "at_once",
     "cond",
     "do_not_convert",
     "half_sum_of_squares",
@@ -23,6 +24,7 @@ __all__ = [
     "values_of",
 ]
 
+at_once = tf.init_scope
 cond = tf.cond
 do_not_convert = tf.autograph.experimental.do_not_convert
 

@@ -4,6 +4,8 @@ import itertools
 
 import keras
 
+from stablekeras.optimizers import backends
+
 __all__ = ["OptimizerWrapper"]
 
 
@@ -64,7 +66,9 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
             self._is_building = False
         if self._unread is not None:
             store, self._unread = self._unread, None
-            self.load_own_variables(store)
+            # Not as a part of the step that is being traced.
+            with backends.at_once():
+                self.load_own_variables(store)
 
     def add_variable(self, *args, name=None, **kwargs):
         """Adds a variable of our own, numbered if its name is taken.
