@@ -261,8 +261,8 @@ def threshold(x, threshold, default_value):
 
 
 def _bounded(x, low, high):
-    """Clip without a gradient; NaN stays NaN."""
-    return kops.stop_gradient(_three(x, low, high, low, x, high))
+    """Clip; NaN stays NaN."""
+    return _three(x, low, high, low, x, high)
 
 
 _hard_sigmoid = with_derivative(

@@ -11,19 +11,25 @@ from keras import ops as kops
 
 __all__ = [
     "custom_gradient",
+    "no_gradient",
+    "remembered",
     "with_derivative",
     "with_derivatives",
     "with_memory",
     "with_pullback",
 ]
 
+_TENSORFLOW = keras.backend.backend() == "tensorflow"
+
 
 def custom_gradient(function):
-    """Does what `keras.ops.custom_gradient` does, for second derivatives too.
+    """Does what `keras.ops.custom_gradient` does, in every direction.
 
     JAX differentiates the forward pass of a differentiated function as it is
     written, if it is differentiated again: that pass must be the function
-    itself, not the formula of its value.
+    itself, not the formula of its value. TensorFlow's forward mode follows the
+    formula as long as it finds tangents there, and the gradient otherwise; in
+    a graph it knows the formula alone.
 
     Args:
         function: Function of tensors that returns its value, and the function
@@ -32,6 +38,8 @@ def custom_gradient(function):
     Returns:
         A function of tensors.
     """
+    if _TENSORFLOW:
+        return kops.custom_gradient(_without_tangents(function))
     if keras.backend.backend() != "jax":
         return kops.custom_gradient(function)
     import jax
@@ -48,6 +56,18 @@ def custom_gradient(function):
         return gradients if isinstance(gradients, tuple) else (gradients,)
 
     call.defvjp(forward, backward)
+    return call
+
+
+def _without_tangents(function):
+    import tensorflow as tf
+
+    def call(*xs):
+        value, gradient = function(*xs)
+        if tf.executing_eagerly():
+            value = tf.nest.map_structure(tf.stop_gradient, value)
+        return value, gradient
+
     return call
 
 
@@ -114,7 +134,7 @@ def with_memory(memory, value, slope, second):
     def remembering(value, slope):
         return with_pullback(
             value,
-            lambda u, x, *m: (u * slope(x, *m), *map(kops.zeros_like, m)),
+            lambda u, x, *m: (u * slope(x, *m), *map(no_gradient, m)),
         )
 
     derivative = remembering(slope, lambda x, *m: second(x))
@@ -123,9 +143,20 @@ def with_memory(memory, value, slope, second):
     def function(x):
         m = memory(x)
         m = m if isinstance(m, tuple) else (m,)
-        return kept(x, *map(kops.stop_gradient, m))
+        return kept(x, *map(remembered, m))
 
     return function
+
+
+def remembered(x):
+    """Return an intermediate as an input whose gradient is `no_gradient`."""
+    # Behind a stop TensorFlow's forward mode would find no tangent.
+    return x if _TENSORFLOW else kops.stop_gradient(x)
+
+
+def no_gradient(x):
+    """Return the gradient of what is `remembered`: it is not followed back."""
+    return None if _TENSORFLOW else kops.zeros_like(x)
 
 
 def with_derivatives(value, *partials):

@@ -10,7 +10,7 @@ import keras
 from keras import ops as kops
 
 from stablekeras.ops.axes import check_axis
-from stablekeras.ops.gradient import with_pullback
+from stablekeras.ops.gradient import no_gradient, remembered, with_pullback
 from stablekeras.ops.precision import at_most, finfo, largest, to_compute
 from stablekeras.ops.provenance import made_by
 from stablekeras.ops.symbolic import stable
@@ -160,10 +160,10 @@ def _along(value, pullback, axis):
 
     def gradient(u, x, y):
         # Again a function of `x`, for the second derivative.
-        return pullback(u, x, kept(x, y), axis), kops.zeros_like(y)
+        return pullback(u, x, kept(x, y), axis), no_gradient(y)
 
     kept = with_pullback(lambda x, y: y, gradient)
-    return lambda x: kept(x, kops.stop_gradient(value(x, axis)))
+    return lambda x: kept(x, remembered(value(x, axis)))
 
 
 def _softmax_pullback(u, x, p, axis):
