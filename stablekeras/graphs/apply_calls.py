@@ -15,8 +15,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from stablekeras.graphs.replaced import replaced_attribute
 from stablekeras.graphs.resources import handles
-from stablekeras.graphs.train_function import replaced_attribute
+from stablekeras.graphs.updates import frugal
 
 __all__ = [
     "ApplyCall",
@@ -64,10 +65,11 @@ class ApplyCall:
             g if g is None else _with_constant_shape(next(left), g)
             for g in self.grads
         ]
-        if self.variables is None:
-            self.original(grads)
-        else:
-            self.original(grads, self.variables)
+        with frugal(self.optimizer):
+            if self.variables is None:
+                self.original(grads)
+            else:
+                self.original(grads, self.variables)
 
 
 class ApplyLog:

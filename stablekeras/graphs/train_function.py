@@ -7,7 +7,6 @@ state of the model is then exactly that before the failing step, and the
 failing batch is still in the hand of the device: nothing was copied.
 """
 
-import contextlib
 import dataclasses
 from typing import Any
 
@@ -35,7 +34,6 @@ __all__ = [
     "is_distributed",
     "is_iterator",
     "overrides_train_function",
-    "replaced_attribute",
     "run_chunk",
     "swap",
 ]
@@ -281,18 +279,3 @@ def _many_steps(step, rows):
         next_steps.get_concrete_function(iterator, tf.constant(0))
 
     return chunk, trace
-
-
-@contextlib.contextmanager
-def replaced_attribute(instance, name, value):
-    """Sets an instance attribute past Keras' tracking, and undoes it."""
-    missing = object()
-    before = instance.__dict__.get(name, missing)
-    instance.__dict__[name] = value
-    try:
-        yield
-    finally:
-        if before is missing:
-            instance.__dict__.pop(name, None)
-        else:
-            instance.__dict__[name] = before

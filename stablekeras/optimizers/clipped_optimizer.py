@@ -348,7 +348,7 @@ class ClippedOptimizer(OptimizerWrapper):
         self._tally.write_commit(tensor_norms, update_norm, clipped, is_update)
         if is_update is not None and self._rules:
             self._accumulation.empty(is_update)
-        with backends.reading_once(self.inner_optimizer):
+        with backends.frugal(self.inner_optimizer):
             self.inner_optimizer.apply(grads, trainable_variables=variables)
 
     def _skip(self, _, __, ___, ____, measured, _____, survives):

@@ -14,12 +14,12 @@ __all__ = [
     "at_once",
     "cond",
     "do_not_convert",
+    "frugal",
     "half_sum_of_squares",
     "indices_of",
     "map_values",
     "may_raise_here",
     "rarely",
-    "reading_once",
     "share_of_replica",
     "sum_duplicates",
     "transact",
@@ -95,7 +95,7 @@ def may_raise_here():
     return True
 
 
-def reading_once(optimizer):
+def frugal(optimizer):
     """Changes nothing: the compiler sees that it is the same."""
     return contextlib.nullcontext()
 

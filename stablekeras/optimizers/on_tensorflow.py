@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from stablekeras.graphs.reads import read_once
+from stablekeras.graphs.branches import rarely
+from stablekeras.graphs.updates import frugal
 from stablekeras.graphs.xla import under_xla
 
 __all__ = [
@@ -11,12 +12,12 @@ __all__ = [
     "at_once",
     "cond",
     "do_not_convert",
+    "frugal",
     "half_sum_of_squares",
     "indices_of",
     "map_values",
     "may_raise_here",
     "rarely",
-    "reading_once",
     "share_of_replica",
     "sum_duplicates",
     "transact",
@@ -27,21 +28,6 @@ __all__ = [
 at_once = tf.init_scope
 cond = tf.cond
 do_not_convert = tf.autograph.experimental.do_not_convert
-
-
-def rarely(function):
-    """Makes one node of a branch that is hardly ever taken.
-
-    Each node of the branch not taken costs time in a graph; a call that is
-    not inlined is one node.
-    """
-    if tf.executing_eagerly():
-        return function
-    return tf.function(
-        function,
-        autograph=False,
-        experimental_attributes={"_noinline": True},
-    )
 
 
 def may_raise_here():
@@ -122,15 +108,6 @@ def _rows(x, length):
 def add_to(variable, value):
     """Adds to a variable: one operation, where Keras reads, adds and writes."""
     variable.value.assign_add(value)
-
-
-def reading_once(optimizer):
-    """While it lasts, a step and its learning rate are read once in a graph."""
-    return read_once(
-        v.value
-        for v in optimizer.variables
-        if v.name in ("iteration", "learning_rate")
-    )
 
 
 def usable_here(x):

@@ -19,15 +19,16 @@ import tensorflow as tf
 
 from stablekeras.graphs import resources
 from stablekeras.graphs.apply_calls import (
-    ApplyCall,
     ApplyLog,
     find_optimizers,
     loss_scale,
     optimizer_variables,
 )
+from stablekeras.graphs.branches import rarely
 from stablekeras.graphs.sums import half_square, presence, values
+from stablekeras.graphs.traced_step import TracedStep, loss_of
 from stablekeras.graphs.train_function import is_distributed
-from stablekeras.graphs.xla import settled
+from stablekeras.graphs.xla import settled, under_xla
 from stablekeras.watch.records import (
     GRADIENT,
     LOSS,
@@ -37,15 +38,7 @@ from stablekeras.watch.records import (
     UPDATE,
 )
 
-__all__ = ["Transaction", "is_loss"]
-
-
-def is_loss(name):
-    """Returns whether the log `name` holds a loss, not a metric.
-
-    A metric may be NaN in health (a correlation over one row), a loss not.
-    """
-    return name == "loss" or name.endswith("_loss")
+__all__ = ["Transaction"]
 
 
 class Transaction:
@@ -93,7 +86,7 @@ class Transaction:
     # Graph.
 
     def _trace(self, data):
-        return _Traced(
+        return TracedStep(
             self._model,
             self._step,
             data,
@@ -138,6 +131,8 @@ class Transaction:
                 return facts
             return self._search(facts, scale, deferred, traced, saved)
 
+        if not (under_xla() or is_distributed(self._model)):
+            refuse = rarely(refuse)
         facts = tf.cond(tf.math.is_finite(verdict), commit, refuse)
         return facts, logs
 
@@ -321,7 +316,7 @@ class Transaction:
             flat = [values(g) for c in calls for g in c.tensors()]
             finite = all(map(_all_finite, flat))
             sumsq = sum(float(half_square(g)) for g in flat)
-            loss = float(_loss_of(logs))
+            loss = float(loss_of(logs))
             bad = tf.constant([not _finite(loss), not finite], tf.float32)
             rank, first = 0, 0.0
             if strategy:
@@ -368,53 +363,6 @@ class Transaction:
         return tf.constant(facts, tf.float32), logs
 
 
-class _Traced:
-    """A step traced into a function of its own, with what it revealed."""
-
-    def __init__(self, model, step, data, log, gradients_count):
-        self.calls: list[ApplyCall] = []
-        strategy = model.distribute_strategy
-        distributed = is_distributed(model)
-
-        def replica(data):
-            with log.recording() as calls:
-                logs = step(data)
-            self.calls[:] = calls
-            grads = [c.tensors() if c.visible else [] for c in calls]
-            loss = _loss_of(logs)
-            counted = keras.tree.flatten(grads) if gradients_count else []
-            half_norm = _sum([half_square(values(g)) for g in counted])
-            total = _sum([half_norm, loss])
-            if distributed:
-                # A NaN or Inf on one replica is one on all.
-                total = tf.distribute.get_replica_context().all_reduce(
-                    tf.distribute.ReduceOp.SUM, total
-                )
-            return logs, loss, grads, half_norm, total
-
-        def compute():
-            with log.watching():
-                if distributed:
-                    return strategy.run(replica, args=(data,))
-                return replica(data)
-
-        self.function = tf.function(
-            compute, autograph=False
-        ).get_concrete_function()
-        self.written = resources.written(self.function.graph)
-
-    def hasty(self):
-        """Returns the numbers of the deferred calls that must not wait."""
-        graph = self.function.graph
-        result = set()
-        for number, call in enumerate(self.calls):
-            later = [c.touched for c in self.calls[number + 1 :]]
-            used = resources.touched_after(graph, call.operations)
-            if call.deferred and call.touched & used.union(*later):
-                result.add(number)
-        return result
-
-
 def _told_by_all(own, figure, statistics):
     """Returns the sum of `own`, and the first replica that is at fault.
 
@@ -434,14 +382,6 @@ def _told_by_all(own, figure, statistics):
     return every, tf.where(tf.reduce_any(flags > 0.0), first, 0.0)
 
 
-def _sum(parts):
-    if not parts:
-        return tf.constant(0.0)
-    wide = any(p.dtype == tf.float64 for p in parts)
-    dtype = tf.float64 if wide else tf.float32
-    return tf.add_n([tf.cast(p, dtype) for p in parts])
-
-
 def _figures(loss, half_norm, scale):
     """Returns the facts of a committed step: nothing but its figures."""
     rows = []
@@ -451,18 +391,6 @@ def _figures(loss, half_norm, scale):
         own = tf.cast(own, tf.float32)
         rows.append(tf.stack([0.0, 0.0, own_loss, own, 0.0]))
     return tf.stack(rows)
-
-
-def _loss_of(logs):
-    """Returns the sum of the losses among the logs, 0 without one."""
-    losses = []
-    if isinstance(logs, dict):
-        losses = [
-            tf.reduce_mean(tf.cast(v, tf.float32))
-            for k, v in logs.items()
-            if is_loss(k) and v is not None
-        ]
-    return tf.add_n(losses) if losses else tf.constant(0.0)
 
 
 def _local(value):

@@ -12,12 +12,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from stablekeras.graphs import resources, train_function
+from stablekeras.graphs import resources
 from stablekeras.graphs.apply_calls import (
     ensure_built,
     loss_scale,
     optimizer_variables,
 )
+from stablekeras.graphs.replaced import replaced_attribute
 from stablekeras.graphs.sums import half_square, presence, values
 from stablekeras.graphs.xla import under_xla
 from stablekeras.watch.records import (
@@ -80,9 +81,7 @@ class ManualGuard(contextlib.AbstractContextManager):
         self._copy_statistics()
         for optimizer in self.optimizers:
             self._stack.enter_context(
-                train_function.replaced_attribute(
-                    optimizer, "apply", self._guarded(optimizer)
-                )
+                replaced_attribute(optimizer, "apply", self._guarded(optimizer))
             )
         if model.compiled and hasattr(model, "make_train_function"):
             model.make_train_function()
