@@ -92,9 +92,10 @@ def squared_hinge(y_true, y_pred):
     return kops.cast(
         mean(
             squared(margin),
-            rescaled=lambda scale: kops.sum(
+            rescaled=lambda scale, margin: kops.sum(
                 kops.square(margin * kops.sqrt(scale)), axis=-1
             ),
+            operands=(margin,),
         ),
         dtype,
     )

@@ -20,7 +20,10 @@ def with_value(carrier, value):
             (upstream,) = args
         return upstream, kops.zeros_like(upstream)
 
-    return value + kops.zeros_like(value), gradient
+    # Where they agree it is the carrier: the forward mode of TensorFlow finds
+    # its tangent.
+    same = kops.equal(value, carrier)
+    return kops.where(same, carrier, value), gradient
 
 
 def mean(values, axis=-1, rescaled=None, operands=()):
@@ -34,34 +37,38 @@ def mean(values, axis=-1, rescaled=None, operands=()):
             called once more for the mean computed anew: XLA then keeps no
             tensor of terms for a branch that is hardly ever taken.
         axis: Integer, tuple or None: where to take the mean.
-        operands: Tensors that a function `values` takes. No gradient follows
-            them into that branch: TensorFlow cannot differentiate a custom
-            gradient in there if a second derivative is wanted.
-        rescaled: Function of a scale that returns the sum of the terms times
-            the scale, for terms that themselves may overflow. Defaults to the
-            sum of `values * scale`.
+        rescaled: Function of a scale, and of the operands, that returns the
+            sum of the terms times the scale, for terms that themselves may
+            overflow. Defaults to the sum of `values * scale`.
+        operands: Tensors that `rescaled`, and a function `values`, take. No
+            gradient follows them into that branch: TensorFlow does not
+            differentiate a branch twice, nor forwards.
 
     Returns:
         Tensor without the dimensions of `axis`.
     """
-    terms = values if callable(values) else lambda: values
-    values = terms(*operands)
-    total = kops.sum(values, axis=axis)
-    count = at_least(kops.cast(_count(values, axis), total.dtype), 1.0)
+    if not callable(values):
+        terms, operands = values, operands or (values,)
+    else:
+        terms = values(*operands)
+    total = kops.sum(terms, axis=axis)
+    count = at_least(kops.cast(_count(terms, axis), total.dtype), 1.0)
     plain = total / count
     if rescaled is None:
 
-        def rescaled(scale):
-            anew = terms(*map(kops.stop_gradient, operands))
+        def rescaled(scale, *operands):
+            anew = values(*operands) if callable(values) else operands[0]
             return kops.sum(anew * scale, axis=axis)
 
-    overflown = kops.logical_not(kops.isfinite(plain))
-    value = kops.cond(
-        kops.any(overflown),
-        lambda: kops.where(overflown, rescaled(1 / count), plain),
-        lambda: plain,
-    )
-    return with_value(plain, kops.stop_gradient(value))
+    # Outside the branch: it must not capture what is differentiated.
+    fixed, *given = map(kops.stop_gradient, (plain, *operands))
+    overflown = kops.logical_not(kops.isfinite(fixed))
+
+    def anew():
+        return kops.where(overflown, rescaled(1 / count, *given), fixed)
+
+    value = kops.cond(kops.any(overflown), anew, lambda: fixed)
+    return with_value(plain, value)
 
 
 def _count(values, axis):

@@ -54,9 +54,10 @@ def mean_squared_error(y_true, y_pred):
     return kops.cast(
         mean(
             squared(y_true - y_pred),
-            rescaled=lambda scale: kops.sum(
-                kops.square((y_true - y_pred) * kops.sqrt(scale)), axis=-1
+            rescaled=lambda scale, y, p: kops.sum(
+                kops.square((y - p) * kops.sqrt(scale)), axis=-1
             ),
+            operands=(y_true, y_pred),
         ),
         dtype,
     )
@@ -111,9 +112,10 @@ def mean_absolute_error(y_true, y_pred):
     return kops.cast(
         mean(
             _distance(y_true, y_pred),
-            rescaled=lambda scale: kops.sum(
-                kops.abs(y_true * scale - y_pred * scale), axis=-1
+            rescaled=lambda scale, y, p: kops.sum(
+                kops.abs(y * scale - p * scale), axis=-1
             ),
+            operands=(y_true, y_pred),
         ),
         dtype,
     )
@@ -151,20 +153,21 @@ def mean_absolute_percentage_error(y_true, y_pred):
     y_true, y_pred = same_rank(y_true, y_pred)
 
     # Both compute the divisor anew: see `mean`.
-    def targets():
-        zero = kops.equal(y_true, 0)
-        return zero, kops.where(zero, keras.config.epsilon(), y_true)
+    def divisor(y):
+        zero = kops.equal(y, 0)
+        return zero, kops.where(zero, keras.config.epsilon(), y)
 
-    def values():
-        return kops.abs((y_true - y_pred) / targets()[1])
+    def values(y, p):
+        return kops.abs((y - p) / divisor(y)[1])
 
-    def rescaled(scale):
+    def rescaled(scale, y, p):
         # A quotient overflows only if the truth does; the difference may not.
-        zero, below = targets()
+        zero, below = divisor(y)
         whole = kops.where(zero, 0.0, scale)
-        return kops.sum(kops.abs(whole - y_pred / below * scale), axis=-1)
+        return kops.sum(kops.abs(whole - p / below * scale), axis=-1)
 
-    return kops.cast(100.0 * mean(values, rescaled=rescaled), dtype)
+    share = mean(values, rescaled=rescaled, operands=(y_true, y_pred))
+    return kops.cast(100.0 * share, dtype)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")

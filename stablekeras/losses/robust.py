@@ -64,13 +64,14 @@ def huber(y_true, y_pred, delta=1.0):
     error = y_pred - y_true
     values = huber_terms(error, delta)
 
-    def rescaled(scale):
-        half = kops.abs(0.5 * y_pred - 0.5 * y_true)
+    def rescaled(scale, values, y, p):
+        half = kops.abs(0.5 * p - 0.5 * y)
         far = (2 * delta * scale) * (half - 0.25 * delta)
         terms = kops.where(2 * half > delta, far, values * scale)
         return kops.sum(terms, axis=-1)
 
-    return kops.cast(mean(values, rescaled=rescaled), dtype)
+    operands = (values, y_true, y_pred)
+    return kops.cast(mean(values, rescaled=rescaled, operands=operands), dtype)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
@@ -103,15 +104,16 @@ def log_cosh(y_true, y_pred):
     y_true, y_pred = same_rank(y_true, y_pred)
     values = _log_cosh(y_pred - y_true)
 
-    def rescaled(scale):
-        half = kops.abs(0.5 * y_pred - 0.5 * y_true)
+    def rescaled(scale, values, y, p):
+        half = kops.abs(0.5 * p - 0.5 * y)
         # Where only this is finite, log(2) is far below the last digit.
         finite = kops.isfinite(values)
         return kops.sum(
             kops.where(finite, values * scale, (2 * scale) * half), axis=-1
         )
 
-    return kops.cast(mean(values, rescaled=rescaled), dtype)
+    operands = (values, y_true, y_pred)
+    return kops.cast(mean(values, rescaled=rescaled, operands=operands), dtype)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
