@@ -98,7 +98,8 @@ def mean_absolute_error(y_true, y_pred):
         ValueError: If the shapes do not broadcast.
 
     Accuracy: see `docs/reference/accuracy.md`.
-    Gradient: `sign(p - y) / n`, 0 where they are equal.
+    Gradient: `sign(p - y) / n`, 0 where they are equal; so they are if they
+        differ by less than the smallest normal number, which is flushed.
 
     Example:
     >>> import numpy as np
