@@ -125,6 +125,7 @@ class NaNWatch(keras.callbacks.Callback):
         self.incidents = []
         self.skipped = 0
         self.overflows = 0
+        self._guards = {}
         self._begin_training()
 
     def _begin_training(self):
@@ -183,6 +184,7 @@ class NaNWatch(keras.callbacks.Callback):
         copied = copy.copy(self)
         copied._model = None
         copied.incidents = list(self.incidents)
+        copied._guards = {}
         copied._begin_training()
         return copied
 
@@ -219,7 +221,10 @@ class NaNWatch(keras.callbacks.Callback):
         >>> watch.skipped, bool(np.isfinite(model.get_weights()[0]).all())
         (1, True)
         """
-        return ManualGuard(self, model, optimizer)
+        guard = ManualGuard(self, model, optimizer)
+        # What a block traced holds its guard: the next block must be its too.
+        key = (id(model), *map(id, guard.optimizers))
+        return self._guards.setdefault(key, guard)
 
     # Hooks of the training.
 

@@ -65,9 +65,19 @@ class WatchedFunction:
         self._armed_in = getattr(self._model, "history", None)
         self._bare = train_function.swap(self._model, self, self._name)
 
-    def disarm(self):
-        """Gives the model its own train function back."""
-        self._listeners = []
+    def disarm(self, listener=None):
+        """Gives the model its own train function back.
+
+        Args:
+            listener: The only one that lets go, unless it is the last.
+        """
+        self._listeners = [
+            one
+            for one in self._listeners
+            if listener is not None and one is not listener
+        ]
+        if self._listeners:
+            return
         if train_function.installed(self._model, self._name) is self:
             train_function.swap(self._model, self._bare, self._name)
 

@@ -4,9 +4,13 @@ In a hand-written loop nobody says where a step begins. Here it ends with
 `optimizer.apply`: the update is made only if gradients and statistics are
 finite, and a copy of the statistics (BatchNorm, seeds) as they were after the
 last good update undoes what the forward pass of a refused step did to them.
+
+A `tf.function` that is traced inside of a block holds the guard for good. So
+the guard of a model lives on for its next block, and is at rest in between.
 """
 
 import contextlib
+import warnings
 
 import keras
 import numpy as np
@@ -31,6 +35,9 @@ from stablekeras.watch.records import (
 )
 
 __all__ = ["ManualGuard"]
+
+# Steps refused inside XLA that are kept until the host can be told.
+_MOST_PENDING = 1000
 
 
 class _LeaveBlock(BaseException):
@@ -65,20 +72,27 @@ class ManualGuard(contextlib.AbstractContextManager):
         self._model = model
         self.optimizers = found
         self._stack = contextlib.ExitStack()
+        self._active = tf.Variable(False, trainable=False)
+        self._tried = tf.Variable(0, trainable=False, dtype=tf.int64)
+        # Written where the host cannot be told at once: inside XLA.
+        self._pending = tf.Variable(
+            tf.zeros((_MOST_PENDING, 4), tf.float32), trainable=False
+        )
+        self._shadows = {}
+        self._reached = set()
 
     def __enter__(self):
         """Puts the guard in; nothing is traced yet."""
         watch, model = self._watch, self._model
         watch.set_model(model)
         watch.begin_block(self)
-        self._tried = tf.Variable(0, trainable=False, dtype=tf.int64)
-        # Written where the host cannot be told at once: inside XLA.
-        self._pending = tf.Variable(tf.zeros((4,), tf.float32), trainable=False)
-        self._shadows = []
-        self._copied = set()
+        self._active.assign(True)
+        self._tried.assign(0)
+        self._pending.assign(tf.zeros_like(self._pending))
         self._leaving = None
-        self._step = 0
         self._copy_statistics()
+        self._keep(self._statistics())
+        self._begun = [_iterations(o) for o in self.optimizers]
         for optimizer in self.optimizers:
             self._stack.enter_context(
                 replaced_attribute(optimizer, "apply", self._guarded(optimizer))
@@ -86,14 +100,17 @@ class ManualGuard(contextlib.AbstractContextManager):
         if model.compiled and hasattr(model, "make_train_function"):
             model.make_train_function()
             watched = watch.watched("train_function")
-            watched.arm(_Batches(self), permanent=True)
-            self._stack.callback(watched.disarm)
+            listener = _Batches(self)
+            watched.arm(listener, permanent=True)
+            self._stack.callback(watched.disarm, listener)
         return self
 
     def __exit__(self, kind, error, traceback):
         """Takes the guard out, and ends a block that was left on purpose."""
         self._stack.close()
+        self._active.assign(False)
         if kind is None:
+            self._tell_of_unguarded_steps()
             with contextlib.suppress(_LeaveBlock):
                 self.check()
             return False
@@ -112,10 +129,25 @@ class ManualGuard(contextlib.AbstractContextManager):
         XLA cannot call the host; such steps are refused at once but reported
         only here: at the next call of `check`, or when the block ends.
         """
-        facts = self._pending.numpy()
-        if facts[0]:
-            self._pending.assign(tf.zeros_like(facts))
-            self._refused(facts[0], facts[1], facts[2], facts[3])
+        pending = self._pending.numpy()
+        if pending.any():
+            self._pending.assign(tf.zeros_like(pending))
+        for facts in pending:
+            if facts[0]:
+                self._refused(*facts)
+
+    def _tell_of_unguarded_steps(self):
+        for optimizer, begun in zip(self.optimizers, self._begun, strict=True):
+            if id(optimizer) in self._reached or self._reached & {id(self)}:
+                continue
+            if done := _iterations(optimizer) - begun:
+                warnings.warn(
+                    "Steps of a guarded block must be traced inside of it. "
+                    f"Received: {done} steps of {type(optimizer).__name__} "
+                    "that were not guarded. Call the tf.function for the "
+                    "first time in the block, or make it anew there.",
+                    stacklevel=3,
+                )
 
     # The interface of a transaction that a snapshot asks for.
 
@@ -145,6 +177,7 @@ class ManualGuard(contextlib.AbstractContextManager):
                     f"{type(tf.distribute.get_strategy()).__name__}. Use "
                     "model.fit or model.train_on_batch."
                 )
+            self._reached.add(id(optimizer))
             variables = trainable_variables
             if variables is not None:
                 variables = list(variables)
@@ -210,10 +243,8 @@ class ManualGuard(contextlib.AbstractContextManager):
                 return tf.cond(after, keep, undo)
 
             def give_back(gradient, state, update, scale=0):
-                for (_, shadow), v in zip(
-                    self._shadows, statistics, strict=True
-                ):
-                    v.assign(shadow)
+                for v in statistics:
+                    v.assign(self._shadows[id(v)][1])
                 bits = (
                     tf.cast(gradient, tf.int32) * GRADIENT
                     + tf.cast(state, tf.int32) * STATE
@@ -245,6 +276,7 @@ class ManualGuard(contextlib.AbstractContextManager):
             return tf.cond(trial, attempt, faulty)
 
         good = tf.math.is_finite(sound) & tf.math.is_finite(state) & scale_ok
+        good |= tf.logical_not(self._active)
         tf.cond(good, commit, refuse)
         if tf.executing_eagerly() and self._leaving is not None:
             raise self._leaving
@@ -263,16 +295,16 @@ class ManualGuard(contextlib.AbstractContextManager):
         """Makes a copy of each statistic; of new ones at its first use."""
         with tf.init_scope():
             for v in self._statistics():
-                if id(v) not in self._copied:
-                    self._copied.add(id(v))
+                if id(v) not in self._shadows:
                     shadow = tf.Variable(
                         tf.convert_to_tensor(v), trainable=False
                     )
-                    self._shadows.append((v, shadow))
+                    # With the variable, or another could get its id.
+                    self._shadows[id(v)] = (v, shadow)
 
     def _keep(self, statistics):
-        for (_, shadow), v in zip(self._shadows, statistics, strict=True):
-            shadow.assign(tf.convert_to_tensor(v))
+        for v in statistics:
+            self._shadows[id(v)][1].assign(tf.convert_to_tensor(v))
 
     # What was refused.
 
@@ -284,7 +316,8 @@ class ManualGuard(contextlib.AbstractContextManager):
             tf.cast(sumsq, tf.float32),
         ]
         if under_xla():
-            self._pending.assign(tf.stack(facts))
+            latest = tf.stack(facts)[tf.newaxis]
+            self._pending.assign(tf.concat([self._pending[1:], latest], 0))
             return tf.constant(1)
         if tf.executing_eagerly():
             self._refused(*(float(f) for f in facts))
@@ -321,6 +354,12 @@ class ManualGuard(contextlib.AbstractContextManager):
         self._tried.assign_add(1)
         return step
 
+    def batch_ended(self):
+        """Told of a step of `train_on_batch` or `fit` that was committed."""
+        self._reached.add(id(self))
+        self._copy_statistics()
+        self._keep(self._statistics())
+
     def leave_if_told(self):
         """Leaves the block where the watch said so."""
         if self._leaving is not None:
@@ -341,15 +380,20 @@ class _Batches:
 
     def committed(self, steps, logs, overflows, gradient_norm=None):
         self._watch.committed(steps, logs, overflows, gradient_norm)
-        self._guard._keep(self._guard._statistics())
+        self._guard.batch_ended()
 
     def fallback(self):
-        return self._watch.model.get_metrics_result()
+        # Keras begins its means anew for each batch; that of none is not 0.
+        return dict.fromkeys(self._watch.fallback(), np.nan)
 
     def trip(self, trip):
         self._guard.ask(trip, self._step)
         self._guard.leave_if_told()
         return "go on"
+
+
+def _iterations(optimizer):
+    return int(keras.ops.convert_to_numpy(optimizer.iterations))
 
 
 def _floating(v):

@@ -270,6 +270,81 @@ def test_stop_and_raise_leave_a_hand_written_loop(compiled_step):
         attempt("raise")
 
 
+def _bias_step(model, optimizer, **compiling):
+    @tf.function(**compiling)
+    def step(gradient):
+        optimizer.apply([gradient], [model.layers[-1].bias])
+
+    return lambda value: step(tf.constant([value]))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_compiled_step_is_guarded_in_each_block_and_only_there(jit):
+    """Each refusal is told, numbered in its block; between blocks none is."""
+    model, optimizer, watching = mlp(), keras.optimizers.SGD(0.1), watch("skip")
+    step = _bias_step(model, optimizer, jit_compile=jit)
+    for _ in range(2):
+        with watching.guard(model, optimizer):
+            for value in (1.0, np.inf, np.nan, 1.0):
+                step(value)
+    assert [i.step for i in watching.incidents] == [1, 2, 1, 2]
+    assert int(optimizer.iterations) == 4
+    assert watching.skipped == 4
+    step(np.nan)
+    assert np.isnan(model.layers[-1].bias.numpy()).all()
+    assert watching.skipped == 4
+
+
+def test_stop_leaves_the_second_block_of_a_compiled_step():
+    """A step traced in the first block ends the second one quietly."""
+    model, optimizer, watching = mlp(), keras.optimizers.SGD(0.1), watch("stop")
+    step = _bias_step(model, optimizer)
+    for _ in range(2):
+        with watching.guard(model, optimizer):
+            for value in (1.0, np.inf, 1.0):
+                step(value)
+    assert [i.step for i in watching.incidents] == [1, 1]
+    assert int(optimizer.iterations) == 2
+
+
+def test_a_step_traced_before_the_block_is_told():
+    """It holds no guard; that must not go unnoticed."""
+    model, optimizer = mlp(), keras.optimizers.SGD(0.1)
+    step = _bias_step(model, optimizer)
+    step(1.0)
+
+    def block():
+        with watch("skip").guard(model, optimizer):
+            step(1.0)
+            step(1.0)
+
+    with pytest.warns(UserWarning, match="2 steps of SGD that were not"):
+        block()
+
+
+def test_train_on_batch_builds_a_model_inside_the_block():
+    """The first batch is bad: refused, its loss NaN, the rest as without it."""
+    x, y = data()
+
+    def train(batches):
+        keras.utils.set_random_seed(0)
+        kinds = layers.Dropout(0.5), layers.BatchNormalization()
+        model = keras.Sequential([layers.Dense(4), *kinds, layers.Dense(1)])
+        model.compile("adam", "mse", jit_compile=False)
+        with watch("skip").guard(model):
+            losses = [
+                model.train_on_batch(batch, y[:BATCH]) for batch in batches
+            ]
+        return losses, state(model)
+
+    good = [x[i : i + BATCH] for i in range(0, 3 * BATCH, BATCH)]
+    losses, skipped = train([good[0] * np.nan, *good])
+    expected_losses, expected = train(good)
+    assert np.isnan(losses[0])
+    assert losses[1:] == expected_losses
+    assert differing(skipped, expected) == []
+
+
 def test_guard_needs_an_optimizer():
     """A model without one, and none given, is refused."""
     with pytest.raises(ValueError, match="Pass the optimizer"):
