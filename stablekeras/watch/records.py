@@ -98,11 +98,10 @@ class Diagnosis:
         place = [self.op_type and f"op {self.op_type} ({self.op_name})"]
         place.append(self.layer and f'layer "{self.layer}"')
         place.append(self.location)
-        where = ", ".join(p for p in place if p) or "unknown"
-        lines = [
-            f"{self.code} {self.title}",
-            f"  where    {where}, {self.phase} pass",
-        ]
+        where = ", ".join(p for p in place if p)
+        lines = [f"{self.code} {self.title}"]
+        if where:  # Nowhere in the step, if the data is at fault.
+            lines.append(f"  where    {where}, {self.phase} pass")
         if self.samples:
             shown = ", ".join(map(str, self.samples[:10]))
             more = len(self.samples) - 10

@@ -1,5 +1,7 @@
 """An incident told to a person: one line, or one screen in the terminal."""
 
+import shlex
+
 from rich import box
 from rich.console import Console, Group
 from rich.panel import Panel
@@ -27,16 +29,17 @@ def headline(incident):
         what = ", ".join(incident.tripped) or "value"
         parts = [f"Non-finite {what}. {when}."]
     else:
-        place = f"op {d.op_type}" if d.op_type else "an unnamed op"
-        place += f' in layer "{d.layer}"' if d.layer else ""
-        place += f" ({d.location})" if d.location else ""
-        samples = _listed(d.samples)
-        place += f", samples {samples}" if samples else ""
-        parts = [f"{d.code} {d.title}. {when}: {place}."]
+        op = f"op {d.op_type}" if d.op_type else ""
+        layer = f'in layer "{d.layer}"' if d.layer else ""
+        line = f"({d.location})" if d.location else ""
+        samples = f"samples {_listed(d.samples)}" if d.samples else ""
+        # Where the data is at fault, no op is.
+        place = ", ".join(filter(None, (_spaced(op, layer, line), samples)))
+        parts = [f"{d.code} {d.title}. {_spaced(when, place, by=': ')}."]
         parts.append(f"Fix: {d.remedy}")
     parts.append(incident.outcome)
     if incident.path and incident.batch is not None:
-        parts.append(f"Replay: python -m stablekeras replay {incident.path}")
+        parts.append(f"Replay: {_replay(incident)}")
     return " ".join(parts)
 
 
@@ -89,8 +92,9 @@ def _facts(incident):
     if d is not None:
         if d.op_type:
             table.add_row("op", f"{d.op_type}  ({d.op_name}), {d.phase} pass")
-        table.add_row("layer", d.layer or "outside any layer")
-        table.add_row("line", d.location or "not found")
+        for name, place in (("layer", d.layer), ("line", d.location)):
+            if place:
+                table.add_row(name, place)
         if d.samples:
             table.add_row("samples", _listed(d.samples))
         for stats in d.inputs:
@@ -112,8 +116,16 @@ def _facts(incident):
     if incident.path:
         table.add_row("folder", incident.path)
     if incident.path and incident.batch is not None:
-        table.add_row("replay", f"python -m stablekeras replay {incident.path}")
+        table.add_row("replay", _replay(incident))
     return table
+
+
+def _replay(incident):
+    return f"python -m stablekeras replay {shlex.quote(str(incident.path))}"
+
+
+def _spaced(*parts, by=" "):
+    return by.join(filter(None, parts))
 
 
 def _listed(samples):
