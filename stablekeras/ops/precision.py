@@ -17,6 +17,7 @@ __all__ = [
     "compute_dtype",
     "finfo",
     "largest",
+    "lesser",
     "result_dtype",
     "to_compute",
 ]
@@ -91,15 +92,23 @@ def compute_dtype(dtype):
 def at_most(x, number):
     """Compute `min(x, number)`; NaN stays NaN."""
     if _TORCH:
-        return kops.clip(x, -math.inf, number)
+        return kops.where(x > number, kops.full_like(x, number), x)
     return kops.minimum(x, number)
 
 
 def at_least(x, number):
     """Compute `max(x, number)`; NaN stays NaN."""
     if _TORCH:
-        return kops.clip(x, number, math.inf)
+        return kops.where(x < number, kops.full_like(x, number), x)
     return kops.maximum(x, number)
+
+
+def lesser(x, y):
+    """Compute `min(x, y)` of two tensors; NaN stays NaN."""
+    if _TORCH:
+        first = kops.logical_or(x < y, kops.isnan(x))
+        return kops.where(first, x, y)
+    return kops.minimum(x, y)
 
 
 def largest(x, axis=None):

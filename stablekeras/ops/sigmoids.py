@@ -18,7 +18,7 @@ from stablekeras.ops.elementary import (
     twice_atanh,
 )
 from stablekeras.ops.gradient import with_derivative, with_memory
-from stablekeras.ops.precision import answered
+from stablekeras.ops.precision import answered, at_least, lesser
 from stablekeras.ops.provenance import made_by
 from stablekeras.ops.symbolic import stable
 
@@ -71,18 +71,18 @@ def log_sigmoid_kernel(x):
 
 
 # cosh(x) = 1 + x**2 / 2! + x**4 / 4! + ...
-_COSH = [1 / math.factorial(2 * k) for k in range(1, 11)]
+_COSH = [1 / math.factorial(2 * k) for k in range(1, 9)]
 
 
 def _log_cosh_value(x):
+    # With a = |x|, it is log(1 + (cosh(a) - 1)) and, far from 0,
+    # log(1 + exp(-2 a)) + a - log(2). Both have the argument 1/4 at a = log(2),
+    # where the series rises above the exponential.
     a = kops.abs(x)
-    near = a < 1
-    z = a * a
-    # One logarithm for both: log(1 + (cosh(a) - 1)), and far from 0
-    # log(1 + exp(-2 a)) + a - log(2). No gradient passes the branch not taken.
-    rest = z * horner(_COSH[: terms(x, 5, 10)], z)
-    log = kops.log1p(kops.where(near, rest, kops.exp(-2 * a)))
-    return log + kops.where(near, 0.0, a - math.log(2.0))
+    z = x * x
+    near = z * horner(_COSH[: terms(x, 4, 8)], z)
+    rest = lesser(near, kops.exp(-2 * a))
+    return kops.log1p(rest) + at_least(a - math.log(2.0), 0.0)
 
 
 log_cosh_kernel = with_derivative(_log_cosh_value, tanh_kernel)
