@@ -40,6 +40,13 @@ def _made(tensor, kind):
     return None
 
 
+def _in_one(tensor, ours, theirs):
+    """Returns `(x, axis)` if our function or their operation made it."""
+    found = _made(tensor, ours)
+    op = operation(tensor, theirs)
+    return (op.inputs[0], -1) if found is None and op is not None else found
+
+
 def _sigmoid(tensor):
     """Returns x if the tensor is a sigmoid of x."""
     ours = _made(tensor, "sigmoid")
@@ -129,12 +136,9 @@ def _branch(tensor):
 
 def _softmax(tensor):
     """Returns `(x, axis)` if the tensor is a softmax of x along axis."""
-    ours = _made(tensor, "softmax")
-    if ours is not None:
-        return ours
-    op = operation(tensor, "Softmax")
-    if op is not None:
-        return op.inputs[0], -1
+    found = _in_one(tensor, "softmax", "Softmax")
+    if found is not None:
+        return found
     op = operation(tensor, "Exp")
     if op is not None:
         return _log_softmax(op.inputs[0])
@@ -163,12 +167,9 @@ def _without_shift(x, axis):
 
 def _log_softmax(tensor):
     """Returns `(x, axis)` if the tensor is a log-softmax of x along axis."""
-    ours = _made(tensor, "log_softmax")
-    if ours is not None:
-        return ours
-    op = operation(tensor, "LogSoftmax")
-    if op is not None:
-        return op.inputs[0], -1
+    found = _in_one(tensor, "log_softmax", "LogSoftmax")
+    if found is not None:
+        return found
     op = operation(tensor, "Sub")
     found = None if op is None else _log_sum(op.inputs[1])
     if found is None or not same(found[0], op.inputs[0]):
