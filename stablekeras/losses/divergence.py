@@ -4,12 +4,16 @@ import keras
 from keras import ops as kops
 
 from stablekeras.losses.inputs import prepare, same_rank
-from stablekeras.losses.kernels import clamp_floor, poisson_terms
+from stablekeras.losses.kernels import (
+    divergence_from_probabilities,
+    poisson_terms,
+)
 from stablekeras.losses.logits import origin_of
 from stablekeras.losses.origin import cast_probabilities, log_probabilities
 from stablekeras.losses.reduction import mean
 from stablekeras.losses.wrapper import LossFunctionWrapper
-from stablekeras.ops import clamped_log, xlogy
+from stablekeras.ops import xlogy
+from stablekeras.ops.gradient import broadcast
 from stablekeras.ops.symbolic import stable
 
 __all__ = ["KLDivergence", "Poisson", "kl_divergence", "poisson"]
@@ -50,13 +54,13 @@ def kl_divergence(y_true, y_pred):
     y = kops.clip(y_true, 0.0, 1.0)
     origin = origin_of(y_pred, "softmax", y.dtype)
     if origin is None:
-        # Not a minimum: at a tie, backends share its gradient out.
-        p = kops.where(y_pred > 1, kops.ones_like(y_pred), y_pred)
-        log_p = clamped_log(p, floor=clamp_floor(p))
+        y, p = broadcast(y, y_pred)
+        loss = divergence_from_probabilities(y, p, axis=-1)
     else:
         log_p = log_probabilities(origin)
         log_p = kops.where(kops.equal(y, 0), kops.zeros_like(log_p), log_p)
-    return kops.cast(kops.sum(xlogy(y, y) - y * log_p, axis=-1), dtype)
+        loss = kops.sum(xlogy(y, y) - y * log_p, axis=-1)
+    return kops.cast(loss, dtype)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")

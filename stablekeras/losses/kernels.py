@@ -20,6 +20,7 @@ __all__ = [
     "binary_from_probabilities",
     "categorical_from_probabilities",
     "clamp_floor",
+    "divergence_from_probabilities",
     "huber_terms",
     "log1p_accurate",
     "overlap_loss",
@@ -214,6 +215,56 @@ def categorical_from_probabilities(y, p, axis):
     return crossentropy(y, p)
 
 
+def _share_ratio(y, p):
+    return y / at_least(at_most(p, 1.0), clamp_floor(p))
+
+
+def _divergence_slope_value(y, p):
+    return kops.where(p > 1, 0.0, _share_ratio(y, p))
+
+
+def _divergence_slope_pullback(u, y, p):
+    c = at_least(p, clamp_floor(p))
+    of_p = kops.where(p > 1, 0.0, _where_moving(p, clamp_floor(p), -y / c / c))
+    return kops.where(p > 1, 0.0, u / c), u * of_p
+
+
+# y / p for `p` in [floor, 1], that of the floor below, and 0 above
+_divergence_slope = with_pullback(
+    _divergence_slope_value, _divergence_slope_pullback
+)
+
+
+def divergence_from_probabilities(y, p, axis):
+    """Computes `sum(y log(y / p))`, with `p` clamped to the floor and to 1.
+
+    Args:
+        y: Tensor of probabilities.
+        p: Tensor of the same shape.
+        axis: Integer.
+
+    Returns:
+        Tensor without `axis`.
+    """
+    tiny = finfo(keras.backend.standardize_dtype(p.dtype)).tiny
+
+    def log_ratio(y, p):
+        # Finite where `y` is 0, and so is its product with 0.
+        return kops.log(at_least(_share_ratio(y, p), tiny))
+
+    @custom_gradient
+    def divergence(y, p):
+        def gradient(*args, upstream=None):
+            (y_, p_), upstream = _points((y, p), args, upstream)
+            upstream = kops.expand_dims(upstream, axis)
+            of_y = upstream * (log_ratio(y_, p_) + 1)
+            return of_y, -upstream * _divergence_slope(y_, p_)
+
+        return kops.sum(y * log_ratio(y, p), axis=axis), gradient
+
+    return divergence(y, p)
+
+
 @custom_gradient
 def poisson_terms(y, p):
     """Computes `p - y log(p)`, clamped at the floor."""
@@ -264,13 +315,17 @@ def overlap_loss(y, p, alpha, beta, epsilon, axis):
     value nor the gradient subtracts what cancels, for `y`, `p` in [0, 1].
     """
 
+    def total(x):
+        return kops.sum(x, axis=axis, keepdims=True)
+
     def sums(y, p):
         z = y * p
-        both = kops.sum(z, axis=axis, keepdims=True)
         # y - y p is exact for a label of 0 or 1, as is p - y p.
-        missed = kops.sum(y - z, axis=axis, keepdims=True)
-        extra = kops.sum(p - z, axis=axis, keepdims=True)
-        return both, alpha * missed + beta * extra + epsilon
+        if alpha == beta:
+            apart = alpha * total((y - z) + (p - z))
+        else:
+            apart = alpha * total(y - z) + beta * total(p - z)
+        return total(z), apart + epsilon
 
     @custom_gradient
     def loss(y, p):

@@ -10,6 +10,7 @@ import keras
 from keras import ops as kops
 
 __all__ = [
+    "broadcast",
     "custom_gradient",
     "no_gradient",
     "remembered",
@@ -174,17 +175,22 @@ def with_derivatives(value, *partials):
         value, lambda u, *xs: tuple(_selected(u, p(*xs)) for p in partials)
     )
 
-    def broadcast(*xs):
-        # Outside the custom gradient, so that gradients are summed back.
-        shapes = [tuple(x.shape) for x in xs]
-        if len(set(shapes)) > 1 or any(None in s for s in shapes):
-            ones = 1
-            for x in xs:
-                ones = ones * kops.stop_gradient(kops.ones_like(x))
-            xs = tuple(x * ones for x in xs)
-        return function(*xs)
+    # Outside the custom gradient, so that gradients are summed back.
+    return lambda *xs: function(*broadcast(*xs))
 
-    return broadcast
+
+def broadcast(*xs):
+    """Return tensors of one shape; those known to be of one stay as they are.
+
+    A gradient of one's own has the shape of what it is the gradient by.
+    """
+    shapes = [tuple(x.shape) for x in xs]
+    if len(set(shapes)) > 1 or any(None in s for s in shapes):
+        ones = 1
+        for x in xs:
+            ones = ones * kops.stop_gradient(kops.ones_like(x))
+        xs = tuple(x * ones for x in xs)
+    return xs
 
 
 def _product(upstream, slope):
