@@ -49,14 +49,15 @@ def _selected_product(labels, logits, axis):
     overflow where its share does not.
     """
     peak = kops.max(logits, axis=axis, keepdims=True)
-    log_sum = logsumexp(logits - peak, axis=axis)
+    log_sum = logsumexp(logits - peak, axis=axis, keepdims=True)
     absent = kops.equal(labels, 0)
     terms = labels * peak - labels * kops.where(absent, peak, logits)
+    # In one sum: XLA then needs the exponentials and the terms one at a time.
+    terms = terms + labels * log_sum
     # A number, not zeros: TensorFlow folds those into a constant as large.
     terms = kops.where(absent, kops.cast(0.0, terms.dtype), terms)
     # NaN logits stay NaN, even under a label of 0.
-    terms = kops.where(kops.isnan(logits), logits, terms)
-    return kops.sum(terms, axis=axis) + kops.sum(labels, axis=axis) * log_sum
+    return kops.sum(kops.where(kops.isnan(logits), logits, terms), axis=axis)
 
 
 def _fused(labels, logits, smoothing):
@@ -83,7 +84,9 @@ def _fused(labels, logits, smoothing):
 
         def corrected():
             loss, slope = kernel()
-            return loss, slope + excess * tf.nn.softmax(x)
+            # The softmax, without another pass of exponentials.
+            share = slope + tf.stop_gradient(smoothed())
+            return loss, slope + excess * share
 
         loss, slope = tf.cond(
             tf.reduce_all(tf.abs(excess) <= slack), kernel, corrected
