@@ -219,7 +219,7 @@ class ClippedOptimizer(OptimizerWrapper):
                 "Pass None for a variable without a gradient."
             )
         if not self.built and variables:
-            with keras.name_scope(self.name):
+            with keras.name_scope(self.name, caller=self):
                 self.build(variables)
         if all(g is None for g in grads):
             # Nothing to clip; Keras has its own words for that.

@@ -358,6 +358,18 @@ def test_two_rules_of_a_kind_have_variables_of_their_own_names():
     model.set_state_tree(model.get_state_tree())
 
 
+def test_variables_are_named_the_same_whoever_builds():
+    """Built by the first step, they have the paths that `build` gives."""
+    v = keras.Variable([1.0])
+    built, applied = (ClippedOptimizer("sgd", name="c") for _ in range(2))
+    built.build([v])
+    applied.apply([tf.ones(1)], [v])
+    own = len(applied.variables) - len(applied.inner_optimizer.variables)
+    paths = [x.path for x in applied.variables[:own]]
+    assert paths == [x.path for x in built.variables[:own]]
+    assert paths[0] == "c/tensor_norms"
+
+
 def test_a_threshold_may_be_a_numpy_number():
     """Its configuration is written as JSON and read again all the same."""
     optimizer = ClippedOptimizer("sgd", clipnorm=np.float32(0.5))
