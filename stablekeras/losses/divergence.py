@@ -38,7 +38,8 @@ def kl_divergence(y_true, y_pred):
     Raises:
         ValueError: If the shapes do not broadcast.
 
-    Accuracy: see `docs/reference/accuracy.md`.
+    Accuracy: worst ULP 0.2 in float16, 0.3 in bfloat16, 0.8 in float32, 0.6 in
+        float64; gradient 0.0, 0.0, 0.0, 0.2.
     Gradient: `-y / p`, exact down to `p = eps**2`, and that of `p = eps**2`
         below.
 
@@ -80,7 +81,8 @@ def poisson(y_true, y_pred):
     Raises:
         ValueError: If the shapes do not broadcast.
 
-    Accuracy: see `docs/reference/accuracy.md`.
+    Accuracy: worst ULP 0.3 in float16, 0.1 in bfloat16, 1.3 in float32, 1.4 in
+        float64; gradient 0.5, 0.3, 0.7, 0.8.
     Gradient: `1 - y / p`, exact down to `p = eps**2`, and that of
         `p = eps**2` below.
 

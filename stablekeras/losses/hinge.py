@@ -44,7 +44,8 @@ def hinge(y_true, y_pred):
     Raises:
         ValueError: If the shapes do not broadcast.
 
-    Accuracy: see `docs/reference/accuracy.md`.
+    Accuracy: worst ULP 0.5 in float16, 0.3 in bfloat16, 0.6 in float32, 0.5 in
+        float64; gradient 0.0, 0.0, 0.0, 0.0.
     Gradient: `-y / n` inside the margin, 0 beyond.
 
     Example:
@@ -77,7 +78,8 @@ def squared_hinge(y_true, y_pred):
     Raises:
         ValueError: If the shapes do not broadcast.
 
-    Accuracy: see `docs/reference/accuracy.md`.
+    Accuracy: worst ULP 0.5 in float16, 0.4 in bfloat16, 1.2 in float32, 0.9 in
+        float64; gradient 0.5, 0.5, 0.5, 0.5.
     Gradient: `-2 y max(1 - y p, 0) / n`.
 
     Example:
@@ -118,7 +120,8 @@ def categorical_hinge(y_true, y_pred):
     Raises:
         ValueError: If the shapes do not broadcast.
 
-    Accuracy: see `docs/reference/accuracy.md`.
+    Accuracy: worst ULP 0.5 in float16, 0.2 in bfloat16, 0.4 in float32, 0.5 in
+        float64; gradient 0.0, 0.0, 0.0, 0.0.
     Gradient: 1 at the largest wrong class, `-y` at the right one.
 
     Example:

@@ -39,7 +39,8 @@ def mean_squared_error(y_true, y_pred):
     Raises:
         ValueError: If the shapes do not broadcast.
 
-    Accuracy: see `docs/reference/accuracy.md`.
+    Accuracy: worst ULP 0.0 in float16, 0.0 in bfloat16, 0.0 in float32, 0.0 in
+        float64; gradient 0.0, 0.0, 0.0, 0.0.
     Gradient: `2 (p - y) / n`.
 
     Example:
@@ -97,7 +98,8 @@ def mean_absolute_error(y_true, y_pred):
     Raises:
         ValueError: If the shapes do not broadcast.
 
-    Accuracy: see `docs/reference/accuracy.md`.
+    Accuracy: worst ULP 0.0 in float16, 0.0 in bfloat16, 0.0 in float32, 0.0 in
+        float64; gradient 0.0, 0.0, 0.0, 0.0.
     Gradient: `sign(p - y) / n`, 0 where they are equal; so they are if they
         differ by less than the smallest normal number, which is flushed.
 
@@ -140,7 +142,8 @@ def mean_absolute_percentage_error(y_true, y_pred):
     Raises:
         ValueError: If the shapes do not broadcast.
 
-    Accuracy: see `docs/reference/accuracy.md`.
+    Accuracy: worst ULP 0.3 in float16, 0.2 in bfloat16, 2.3 in float32, 0.5 in
+        float64; gradient 0.3, 0.3, 1.0, 0.7.
     Gradient: `100 sign(p - y) / abs(y) / n`.
 
     Example:
@@ -189,7 +192,8 @@ def mean_squared_logarithmic_error(y_true, y_pred):
     Raises:
         ValueError: If the shapes do not broadcast.
 
-    Accuracy: see `docs/reference/accuracy.md`.
+    Accuracy: worst ULP 0.2 in float16, 0.4 in bfloat16, 1.6 in float32, 4.1 in
+        float64; gradient 0.4, 0.4, 0.8, 1.6.
     Gradient: `2 (log(1 + p) - log(1 + y)) / (1 + p) / n`; below 0 that of
         `p = 0`, so that a negative prediction still learns.
 

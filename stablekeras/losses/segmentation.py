@@ -35,7 +35,8 @@ def dice(y_true, y_pred, axis=None):
     Raises:
         ValueError: If the shapes differ.
 
-    Accuracy: see `docs/reference/accuracy.md`.
+    Accuracy: worst ULP 0.4 in float16, 0.4 in bfloat16, 0.6 in float32, 1.0 in
+        float64; gradient 0.3, 0.3, 2.2, 2.1.
     Gradient: finite everywhere, empty images included.
 
     Example:
@@ -74,7 +75,8 @@ def tversky(y_true, y_pred, alpha=0.5, beta=0.5, axis=None):
     Raises:
         ValueError: If the shapes differ or a weight is negative.
 
-    Accuracy: see `docs/reference/accuracy.md`.
+    Accuracy: worst ULP 0.1 in float16, 0.0 in bfloat16, 0.6 in float32, 0.4 in
+        float64; gradient 0.3, 0.2, 2.0, 2.7.
     Gradient: finite everywhere, empty images included.
 
     Example:

@@ -7,9 +7,11 @@ import pytest
 
 from tests.accuracy.registry import MODULES, by_name
 from tests.accuracy.table import PAGE, parse, sentence
+from tests.accuracy.test_accuracy import BOUND
 
 TABLE = parse(PAGE.read_text(encoding="utf-8"))
-MEASURED = [n for n in by_name() if n.split(".")[0] in ("ops", "activations")]
+# The losses that take long to compile are measured one by one.
+MEASURED = [n for n in by_name() if n in TABLE or not n.startswith("losses.")]
 
 
 def _documented(name):
@@ -27,9 +29,9 @@ def test_the_docstring_says_what_was_measured(name):
 
 @pytest.mark.parametrize("name", MEASURED)
 def test_the_table_is_within_the_contract(name):
-    """No documented value or gradient is worse than 4 ULP."""
+    """No documented value or gradient is worse than its bound."""
     worst = max(float(v) for row in TABLE[name].values() for v in row[:2])
-    assert worst <= 4.0
+    assert worst <= BOUND[name.split(".")[0]]
 
 
 def test_the_table_has_a_finite_second_derivative_everywhere():
