@@ -43,7 +43,8 @@ def binary_crossentropy(
     Raises:
         ValueError: If the shapes differ or `label_smoothing` is not in [0, 1].
 
-    Accuracy: see `docs/reference/accuracy.md`.
+    Accuracy: worst ULP 0.5 in float16, 0.5 in bfloat16, 1.6 in float32, 1.5 in
+        float64; gradient 0.5, 0.5, 1.7, 1.5.
     Gradient: `sigmoid(x) - y` from logits; from probabilities exact down to
         `p = eps**2` on either side, and that of `p = eps**2` below.
 

@@ -115,7 +115,8 @@ def sparse_categorical_crossentropy(
         ValueError: If shapes do not fit, or `z_loss` is asked for without
             logits.
 
-    Accuracy: see `docs/reference/accuracy.md`.
+    Accuracy: worst ULP 0.4 in float16, 0.4 in bfloat16, 0.7 in float32, 0.9 in
+        float64; gradient 0.2, 0.2, 1.1, 1.0.
     Gradient: `softmax(x)` minus one at the label; from probabilities exact
         down to `p = eps**2`, and that of `p = eps**2` below.
 
