@@ -159,7 +159,7 @@ def log_sub_exp(x1, x2):
         where `x2 > x1`.
 
     Accuracy: worst ULP 0.3 in float16, 0.0 in bfloat16, 0.6 in float32, 0.6 in
-        float64; gradient 0.4, 0.4, 0.5, 1.3.
+        float64; gradient 0.4, 0.4, 0.6, 1.3.
     Gradient: `1 / (1 - exp(x2 - x1))` and `1 / (1 - exp(x1 - x2))`, finite for
         `x1 > x2`.
 
