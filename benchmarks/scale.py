@@ -314,6 +314,14 @@ def plot(found, path):
         panel.minorticks_off()
         panel.set_xlabel(title)
         panel.grid(alpha=0.3)
+    # Quartiles of a noisy point may leave the picture; the table has them.
+    medians = [
+        point[name][1]
+        for points in found.values()
+        for point in points.values()
+        for name in NAMES
+    ]
+    panels[0].set_ylim(min(0.8, min(medians) - 0.1), max(medians) + 0.2)
     panels[0].set_ylabel("time of a step / bare step")
     panels[0].legend(frameon=False, fontsize=9)
     figure.savefig(path, dpi=120)
