@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from stablekeras.graphs.xla import under_xla
 
-__all__ = ["half_square", "presence", "values"]
+__all__ = ["half_square", "presence", "total_of", "values"]
 
 _LONGEST_ROW, _SHORTEST_ROW = 512, 16
 
@@ -52,3 +52,12 @@ def presence(x):
     # Scaled, so that the squares of what is large but sound do not overflow.
     scale = 1e-160 if x.dtype == tf.float64 else 1e-25
     return tf.cast(tf.nn.l2_loss(x * tf.constant(scale, x.dtype)), tf.float32)
+
+
+def total_of(parts):
+    """Returns the sum of scalars, in float64 if one is, else in float32."""
+    if not parts:
+        return tf.constant(0.0)
+    wide = any(p.dtype == tf.float64 for p in parts)
+    dtype = tf.float64 if wide else tf.float32
+    return tf.add_n([tf.cast(p, dtype) for p in parts])

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from stablekeras.graphs import resources
 from stablekeras.graphs.apply_calls import ApplyCall
-from stablekeras.graphs.sums import half_square, values
+from stablekeras.graphs.sums import half_square, total_of, values
 from stablekeras.graphs.train_function import is_distributed
 
 __all__ = ["TracedStep", "loss_of"]
@@ -46,8 +46,8 @@ class TracedStep:
             grads = [c.tensors() if c.visible else [] for c in calls]
             loss = loss_of(logs)
             counted = keras.tree.flatten(grads) if gradients_count else []
-            half_norm = _sum([half_square(values(g)) for g in counted])
-            total = _sum([half_norm, loss])
+            half_norm = total_of([half_square(values(g)) for g in counted])
+            total = total_of([half_norm, loss])
             if distributed:
                 # A NaN or Inf on one replica is one on all.
                 total = tf.distribute.get_replica_context().all_reduce(
@@ -76,11 +76,3 @@ class TracedStep:
             if call.deferred and call.touched & used.union(*later):
                 result.add(number)
         return result
-
-
-def _sum(parts):
-    if not parts:
-        return tf.constant(0.0)
-    wide = any(p.dtype == tf.float64 for p in parts)
-    dtype = tf.float64 if wide else tf.float32
-    return tf.add_n([tf.cast(p, dtype) for p in parts])

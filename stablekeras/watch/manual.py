@@ -23,7 +23,12 @@ from stablekeras.graphs.apply_calls import (
     optimizer_variables,
 )
 from stablekeras.graphs.replaced import replaced_attribute
-from stablekeras.graphs.sums import half_square, presence, values
+from stablekeras.graphs.sums import (
+    half_square,
+    presence,
+    total_of,
+    values,
+)
 from stablekeras.graphs.xla import under_xla
 from stablekeras.watch.records import (
     GRADIENT,
@@ -197,8 +202,8 @@ class ManualGuard(contextlib.AbstractContextManager):
         self._copy_statistics()
         tried = self._tried.assign_add(1)
         statistics = self._statistics()
-        sound = _sum([half_square(values(g)) for g in tensors])
-        state = _sum([presence(v) for v in statistics if _floating(v)])
+        sound = total_of([half_square(values(g)) for g in tensors])
+        state = total_of([presence(v) for v in statistics if _floating(v)])
         scale = loss_scale(optimizer)
         if scale is None:
             scale = tf.constant(2.0)  # Sound; never searched.
@@ -403,11 +408,3 @@ def _floating(v):
 def _all_finite(tensors):
     checks = [tf.reduce_all(tf.math.is_finite(values(t))) for t in tensors]
     return tf.reduce_all(checks) if checks else tf.constant(True)
-
-
-def _sum(parts):
-    if not parts:
-        return tf.constant(0.0)
-    wide = any(p.dtype == tf.float64 for p in parts)
-    dtype = tf.float64 if wide else tf.float32
-    return tf.add_n([tf.cast(p, dtype) for p in parts])
