@@ -12,7 +12,7 @@ from stablekeras.losses.checks import (
     check_fraction,
     check_not_negative,
 )
-from stablekeras.losses.inputs import prepare, same_shape
+from stablekeras.losses.inputs import exact_number, prepare, same_shape
 from stablekeras.losses.kernels import (
     binary_from_logits,
     binary_from_probabilities,
@@ -46,7 +46,7 @@ def _powered(u, gamma):
             return u * u
     gone = u <= 0
     inside = kops.where(gone, kops.ones_like(u), u)
-    power = kops.power(inside, kops.cast(gamma, u.dtype))
+    power = kops.power(inside, exact_number(gamma, u.dtype))
     return kops.where(gone, kops.zeros_like(u), power)
 
 
@@ -71,7 +71,7 @@ def _binary_factor(y, x, gamma):
     if isinstance(gamma, (int, float)) and gamma in (0, 1, 2):
         return _powered(share, gamma)
     # u**gamma underflows later than u, and its slope at gamma < 1 is steep.
-    return kops.exp(kops.cast(gamma, x.dtype) * log)
+    return kops.exp(exact_number(gamma, x.dtype) * log)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
@@ -217,7 +217,7 @@ def categorical_focal_crossentropy(
         terms = _focal_from_logits(y, x, gamma, axis)
     else:
         terms = _focal_from_probabilities(y, y_pred, gamma, axis)
-    loss = kops.sum(kops.cast(alpha, y.dtype) * terms, axis=axis)
+    loss = kops.sum(exact_number(alpha, y.dtype) * terms, axis=axis)
     return kops.cast(loss, dtype)
 
 
@@ -230,7 +230,7 @@ def _focal_from_logits(y, x, gamma, axis):
         log_p, log_rest = rest_sums(x, axis)
         impossible = kops.equal(log_rest, float("-inf"))
         log_rest = kops.where(impossible, kops.zeros_like(log_rest), log_rest)
-        factor = kops.exp(kops.cast(gamma, x.dtype) * log_rest)
+        factor = kops.exp(exact_number(gamma, x.dtype) * log_rest)
         factor = kops.where(impossible, kops.zeros_like(factor), factor)
     # The largest number stands for what lies beyond: times 0 it is 0.
     lowest = -finfo(keras.backend.standardize_dtype(x.dtype)).max

@@ -6,8 +6,10 @@ of its origin: the logits it was made from and the mask it carries.
 """
 
 import contextlib
+import numbers
 
 import keras
+import numpy as np
 from keras import ops as kops
 
 from stablekeras.ops.precision import compute_dtype, result_dtype
@@ -15,6 +17,8 @@ from stablekeras.ops.provenance import MADE
 
 __all__ = [
     "carry_origin",
+    "exact_number",
+    "exact_tensor",
     "keras_mask",
     "prepare",
     "same_rank",
@@ -50,6 +54,22 @@ def set_keras_mask(x, mask):
         x._keras_mask = mask
 
 
+def exact_tensor(x):
+    """Converts to a tensor; Python numbers keep all their digits.
+
+    Keras makes float32 of them, which float64 would find rounded.
+    """
+    leaves = keras.tree.flatten(x)
+    if leaves and all(isinstance(leaf, numbers.Number) for leaf in leaves):
+        x = np.asarray(x)
+    return kops.convert_to_tensor(x)
+
+
+def exact_number(x, dtype):
+    """Converts an argument, a number or several, to a dtype."""
+    return kops.cast(exact_tensor(x), dtype)
+
+
 def prepare(y_true, y_pred, cast=None):
     """Converts labels and predictions to the dtype to compute in.
 
@@ -65,7 +85,7 @@ def prepare(y_true, y_pred, cast=None):
     y_pred = kops.convert_to_tensor(y_pred)
     dtype = result_dtype(y_pred)
     work = compute_dtype(dtype)
-    y_true = kops.cast(kops.convert_to_tensor(y_true), work)
+    y_true = exact_number(y_true, work)
     if cast is not None:
         return y_true, cast(y_pred, work), dtype
     return y_true, carry_origin(y_pred, kops.cast(y_pred, work)), dtype

@@ -8,6 +8,7 @@ from keras import ops as kops
 from stablekeras.losses.checks import check_reduction
 from stablekeras.losses.inputs import (
     carry_origin,
+    exact_tensor,
     keras_mask,
     same_rank,
     set_keras_mask,
@@ -87,7 +88,8 @@ class Loss(keras.losses.Loss):
         """
         with keras.name_scope(self.name):
             mask = keras_mask(y_pred)
-            y_pred, y_true = _tensors(y_pred), _tensors(y_true)
+            y_pred = _tensors(y_pred)
+            y_true = _tensors(y_true, exact_tensor)
             dtype = self._result_dtype(y_pred)
             work = compute_dtype(dtype)
             y_pred = keras.tree.map_structure(
@@ -177,12 +179,12 @@ class Loss(keras.losses.Loss):
         return () if tail else "unknown"
 
 
-def _tensors(x):
+def _tensors(x, convert=kops.convert_to_tensor):
     """Converts an array, nested numbers, or each array of a structure."""
     leaves = keras.tree.flatten(x)
     if leaves and all(isinstance(leaf, numbers.Number) for leaf in leaves):
-        return kops.convert_to_tensor(x)
-    return keras.tree.map_structure(kops.convert_to_tensor, x)
+        return convert(x)
+    return keras.tree.map_structure(convert, x)
 
 
 def _fits(seen, shape, strict=False):

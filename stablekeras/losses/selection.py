@@ -6,7 +6,7 @@ Here an excluded entry is replaced by a harmless one before the loss sees it.
 
 from keras import ops as kops
 
-from stablekeras.losses.inputs import same_rank
+from stablekeras.losses.inputs import exact_number, same_rank
 from stablekeras.losses.reduction import quotient
 
 __all__ = ["merge_weights", "spread"]
@@ -28,7 +28,7 @@ def merge_weights(sample_weight, mask, reduction, dtype):
         Tensor of weights, exactly 0 for excluded entries; or None.
     """
     if sample_weight is not None:
-        sample_weight = kops.cast(kops.convert_to_tensor(sample_weight), dtype)
+        sample_weight = exact_number(sample_weight, dtype)
     if mask is None:
         return sample_weight
     mask = kops.cast(mask, "bool")

@@ -7,6 +7,7 @@ from stablekeras.losses.categorical_crossentropy import z_term
 from stablekeras.losses.checks import check_axis, check_not_negative
 from stablekeras.losses.fused import sparse_crossentropy
 from stablekeras.losses.inputs import (
+    exact_tensor,
     prepare,
     set_keras_mask,
     widest_integers,
@@ -36,7 +37,7 @@ def class_numbers(y_true, rank, axis):
         rank: Rank of the predictions.
         axis: Axis of the classes in the predictions.
     """
-    y_true = kops.convert_to_tensor(y_true)
+    y_true = exact_tensor(y_true)
     if len(y_true.shape) == rank and y_true.shape[axis] == 1:
         y_true = kops.squeeze(y_true, axis=axis)
     return kops.cast(y_true, widest_integers())
