@@ -11,6 +11,7 @@ from stablekeras.losses.origin import cast_probabilities, log_probabilities
 from stablekeras.losses.sparse_crossentropy import class_numbers, pick
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops.elementary import expm1_kernel
+from stablekeras.ops.gradient import with_derivative
 from stablekeras.ops.precision import at_least
 from stablekeras.ops.symbolic import stable
 
@@ -83,14 +84,24 @@ def _of_log(log_p, q):
 
 def _from_probability(p, q):
     floor = clamp_floor(p)
-    low = p < floor
-    inside = kops.where(low, kops.ones_like(p), p)
-    exact = _of_log(kops.log(inside), q)
-    # Below the floor: the true value, on a line of the floor's slope.
-    tiny = kops.stop_gradient(kops.where(low, at_least(p, 0.0), 0.0))
-    value = (1 - kops.power(tiny, q)) / q
-    line = -(floor ** (q - 1)) * (p - kops.stop_gradient(p))
-    return kops.where(low, value + line, exact)
+
+    # A power rounds once; exp(q log(p)) as often as the logarithm is large,
+    # and so does a power of an exponent that rounds.
+    def slope(p):
+        p = at_least(p, floor)
+        if q < 0.5:
+            return -kops.power(p, q) / p
+        return -kops.power(p, q - 1)
+
+    def curvature(p):
+        steep = (1 - q) * kops.power(at_least(p, floor), q - 2)
+        return kops.where(p > floor, steep, kops.zeros_like(steep))
+
+    # Below the floor: the true value, but the floor's slope.
+    return with_derivative(
+        lambda p: _of_log(kops.log(at_least(p, 0.0)), q),
+        with_derivative(slope, curvature),
+    )(p)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")

@@ -56,8 +56,14 @@ def hinge(y_true, y_pred):
     """
     y_true, y_pred, dtype = prepare(y_true, y_pred)
     y_true, y_pred = same_rank(y_true, y_pred)
-    values = at_least(1.0 - _signs(y_true) * y_pred, 0.0)
-    return kops.cast(mean(values), dtype)
+    y_true = _signs(y_true)
+    values = at_least(1.0 - y_true * y_pred, 0.0)
+
+    def rescaled(scale, y, p):
+        return kops.sum(at_least(scale - (y * scale) * p, 0.0), axis=-1)
+
+    operands = (y_true, y_pred)
+    return kops.cast(mean(values, rescaled=rescaled, operands=operands), dtype)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")

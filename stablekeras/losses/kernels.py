@@ -337,8 +337,13 @@ def overlap_loss(y, p, alpha, beta, epsilon, axis):
             t, a = (both, apart) if fresh else sums(y_, p_)
             whole = t + a
             t, a = upstream * t / whole / whole, upstream * a / whole / whole
-            both_ways = (alpha + beta) * t + a
-            return alpha * t - p_ * both_ways, beta * t - y_ * both_ways
+
+            def side(x, weight, other):
+                if weight > 4 * other:  # near x = 1 the sum below cancels
+                    return weight * t * (1 - x) - x * (other * t + a)
+                return weight * t - x * ((weight + other) * t + a)
+
+            return side(p_, alpha, beta), side(y_, beta, alpha)
 
         return apart / (both + apart), gradient
 

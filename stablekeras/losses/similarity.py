@@ -6,7 +6,8 @@ from keras import ops as kops
 from stablekeras.losses.checks import check_axes
 from stablekeras.losses.inputs import prepare, same_rank
 from stablekeras.losses.wrapper import LossFunctionWrapper
-from stablekeras.ops.precision import largest
+from stablekeras.ops.gradient import broadcast, with_pullback
+from stablekeras.ops.precision import at_least, largest
 from stablekeras.ops.symbolic import stable
 
 __all__ = ["CosineSimilarity", "cosine_similarity"]
@@ -29,6 +30,53 @@ def _scaled(x, axis):
     near = m * first
     second = aim / kops.where(kops.equal(near, 0), one, near)
     return (x * first) * second
+
+
+def _total(x, axis):
+    return kops.sum(x, axis=axis, keepdims=True)
+
+
+def _across(y, p, axis):
+    """Computes `y - p * sum(y * p) / sum(p * p)`, also where both are near.
+
+    What `y` shares with `p` at the largest entry of `p` is taken away first:
+    nothing is left there, and little elsewhere, so that little cancels.
+    """
+    size = kops.abs(p)
+    top = kops.equal(size, largest(size, axis))
+    some = kops.where(kops.logical_and(top, size > 0), p, kops.ones_like(p))
+    ratio = kops.where(top, y / some, kops.zeros_like(p))
+    count = _total(kops.cast(top, p.dtype), axis)
+    # Whatever is taken away along `p` does not change the result.
+    shared = kops.stop_gradient(_total(ratio, axis) / at_least(count, 1.0))
+    rest = y - p * shared
+    square = _total(kops.square(p), axis)
+    zero = kops.equal(square, 0)
+    unit = p / kops.sqrt(kops.where(zero, kops.ones_like(square), square))
+    return rest - unit * _total(rest * unit, axis)
+
+
+def _cosine(y, p, axis):
+    """Computes the cosine along `axis`, which is kept."""
+
+    def norms(y, p):
+        squares = [_total(kops.square(x), axis) for x in (y, p)]
+        zero = kops.logical_or(*(kops.equal(s, 0) for s in squares))
+        return zero, *(
+            kops.sqrt(kops.where(zero, kops.ones_like(s), s)) for s in squares
+        )
+
+    def value(y, p):
+        zero, norm_y, norm_p = norms(y, p)
+        dot = _total(y * p, axis)
+        return kops.where(zero, kops.zeros_like(dot), dot) / norm_y / norm_p
+
+    def pullback(u, y, p):
+        zero, norm_y, norm_p = norms(y, p)
+        u = kops.where(zero, kops.zeros_like(u), u) / norm_y / norm_p
+        return u * _across(p, y, axis), u * _across(y, p, axis)
+
+    return with_pullback(value, pullback)(y, p)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
@@ -63,12 +111,8 @@ def cosine_similarity(y_true, y_pred, axis=-1):
     check_axes(axis)
     y_true, y_pred, dtype = prepare(y_true, y_pred)
     y_true, y_pred = same_rank(y_true, y_pred)
-    y, p = _scaled(y_true, axis), _scaled(y_pred, axis)
-    dot = kops.sum(y * p, axis=axis)
-    squares = [kops.sum(kops.square(v), axis=axis) for v in (y, p)]
-    zero = kops.logical_or(*(kops.equal(s, 0) for s in squares))
-    norms = [kops.sqrt(kops.where(zero, 1.0, s)) for s in squares]
-    cosine = kops.where(zero, 0.0, dot) / norms[0] / norms[1]
+    y, p = broadcast(_scaled(y_true, axis), _scaled(y_pred, axis))
+    cosine = kops.squeeze(_cosine(y, p, axis), axis=axis)
     return kops.cast(-cosine, dtype)
 
 
