@@ -249,6 +249,7 @@ def normalize(x, axis=-1, order=2, epsilon=None):
     return kops.cast(y * reciprocal(n), dtype)
 
 
+@stable
 def global_norm(tensors):
     """Compute the 2-norm of all entries of several tensors.
 

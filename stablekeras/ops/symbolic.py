@@ -14,6 +14,13 @@ __all__ = ["StableOperation", "stable"]
 _FUNCTIONS: dict = {}
 
 
+def _dense(x):
+    """Return a symbolic tensor as a dense one: Keras calls `2 * x` sparse."""
+    if isinstance(x, keras.KerasTensor) and x.sparse:
+        return keras.KerasTensor(x.shape, x.dtype)
+    return x
+
+
 @keras.saving.register_keras_serializable(package="stablekeras")
 class StableOperation(keras.Operation):
     """One call of a stable function on symbolic tensors.
@@ -39,6 +46,11 @@ class StableOperation(keras.Operation):
     def call(self, *args, **kwargs):
         """Run the function on tensors."""
         return _FUNCTIONS[self.function](*args, **kwargs)
+
+    def compute_output_spec(self, *args, **kwargs):
+        """Return the symbolic result, which is dense."""
+        args, kwargs = keras.tree.map_structure(_dense, (args, kwargs))
+        return super().compute_output_spec(*args, **kwargs)
 
     def get_config(self):
         """Return the name of the function and of the operation."""

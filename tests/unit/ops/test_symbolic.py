@@ -27,6 +27,28 @@ def test_symbolic_tensors_are_accepted():
     assert np.asarray(got)[0, 0] == np.asarray(expected)[0]
 
 
+def test_tensors_in_a_structure_are_accepted(tmp_path):
+    """What takes a structure of tensors finds the symbolic ones in it."""
+    x = keras.Input((2,))
+    model = keras.Model(x, ops.global_norm([x, {"twice": 2 * x}, None]))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    got = loaded(np.float32([[1.0, 2.0]]))
+    assert float(got) == 5.0
+
+
+@pytest.mark.parametrize(
+    "multiple", [lambda x: 2 * x, lambda x: x * 2.0, lambda x: x / 0.5]
+)
+def test_multiples_of_symbolic_tensors_are_accepted(multiple):
+    """Keras takes the multiple of a dense symbolic tensor for a sparse one."""
+    x = keras.Input((2,))
+    y = ops.hypot(multiple(x), ops.sqrt(multiple(x)))
+    model = keras.Model(x, activations.relu6(y))
+    got = np.asarray(model(np.float32([[2.0, 1.5]])))
+    assert got == pytest.approx(np.sqrt(np.float32([[20.0, 12.0]])))
+
+
 def test_the_model_survives_saving(tmp_path):
     """A saved functional model finds our functions again."""
     model = _model()
