@@ -83,14 +83,31 @@ def _lowered(x, y, factor, order):
     The difference would be rounded where `y` is small; the quotient is not.
     """
     small = kops.abs(y) <= 1
-    near = factor * (_power_value(x, y) / x)
+    # The factor may be less than 1, and save the quotient from overflow.
+    first = kops.where(kops.abs(x) < 1, factor, 1.0)
+    near = (first * _power_value(x, y)) / x
+    near = kops.where(kops.abs(x) < 1, near, factor * near)
     if order == 2:
         # Not `/ x / x`: XLA would divide by x * x, which may be 0.
         near = near * reciprocal(x)
-    far = _power_value(x, kops.where(small, 0.0, y) - order)
+    exponent = kops.where(small, 0.0, y) - order
+    # A large factor saves a power from underflow if it meets its root first.
+    steep = kops.abs(exponent) > 16
+    far = _power_value(
+        kops.where(steep, kops.abs(x), x),
+        kops.where(steep, 0.5 * exponent, exponent),
+    )
+    root = kops.where(steep, far * _parity(x, exponent), 1.0)
     # The power wins over the factor, should that be infinite.
-    far = kops.where(kops.equal(far, 0), 0.0, factor * far)
+    far = kops.where(kops.equal(far, 0), 0.0, root * (factor * far))
     return kops.where(small, near, far)
+
+
+def _parity(x, exponent):
+    """Compute `sign(x)**exponent`, NaN for a root of a negative number."""
+    odd = 2 * kops.floor(0.5 * exponent) - exponent  # 0 if even, -1 if odd
+    real = kops.equal(odd, kops.floor(odd))
+    return kops.where(x < 0, kops.where(real, 1 + 2 * odd, math.nan), 1.0)
 
 
 def _base_slope(x, y):

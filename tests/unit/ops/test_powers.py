@@ -58,6 +58,26 @@ def test_power_has_a_finite_gradient(x, y, by_base, by_exponent):
         assert got[1] == pytest.approx(by_exponent, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [
+        # x**(y - 1) overflows, y times it does not.
+        (7.968411765015126e-29, -0.3858071267604828, -3.35466766e38),
+        # x**(y - 1) underflows, y times it does not.
+        (0.875, 680.0, 2.8574386507e-37),
+        (-0.875, 680.0, -2.8574386507e-37),
+        (-0.875, 681.0, 2.5039356706e-37),
+        (-0.875, 22.0, -1.3322686064),
+        (-0.875, 23.0, 1.2187229865),
+        (-0.875, 22.5, NAN),
+    ],
+)
+def test_the_slope_of_a_power_is_finite_where_its_factor_is_not(x, y, expected):
+    """What the exponent multiplies may be beyond the format's ends."""
+    got = slope(lambda v: ops.power(v[:, 0], v[:, 1]), [[x, y]])[0, 0]
+    assert got == pytest.approx(expected, rel=5e-7, nan_ok=True)
+
+
 def test_integer_powers_stay_integers():
     """As in Keras, integers to integers are integers."""
     out = ops.power(np.int32([2, 3]), np.int32([3, 2]))
