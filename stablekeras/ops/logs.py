@@ -6,6 +6,7 @@ import keras
 from keras import ops as kops
 
 from stablekeras.ops.axes import check_axis
+from stablekeras.ops.division import divide_no_nan_kernel
 from stablekeras.ops.elementary import (
     expm1_kernel,
     log1p_kernel,
@@ -239,9 +240,17 @@ def _xlogy_value(x, y):
     return kops.where(zero, 0.0, x * kops.log(y))
 
 
-def _ratio(x, y):
+def _ratio_value(x, y):
     y, zero = _without_zero(x, y, 1.0)
     return kops.where(zero, 0.0, x / y)
+
+
+# By `y` it may overflow where by `x` it does not.
+_ratio = with_derivatives(
+    _ratio_value,
+    lambda x, y: divide_no_nan_kernel(kops.ones_like(x), y),
+    lambda x, y: -_ratio(_ratio(x, y), y),
+)
 
 
 xlogy_kernel = with_derivatives(

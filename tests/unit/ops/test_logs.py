@@ -85,6 +85,28 @@ def test_nothing_times_log_of_nothing_has_a_finite_gradient():
     assert got[0, 1] == 0.0
 
 
+@pytest.mark.parametrize(
+    ("function", "x", "y", "expected"),
+    [
+        (ops.xlogy, -1.25, 2.0**-100, 2.0**100),
+        (ops.xlogy, -3e38, 0.5, 2.0),
+        (ops.xlogy, 0.0, 0.5, 2.0),
+        (ops.xlogy, 0.0, 0.0, 0.0),
+        (ops.xlog1py, -3e38, -0.5, 2.0),
+        (ops.xlog1py, 0.0, 1.0, 0.5),
+    ],
+)
+def test_the_mixed_second_derivative_does_not_meet_the_other(
+    function, x, y, expected
+):
+    """By x and y it is 1 / y, though by y twice it is beyond the format."""
+    rows = np.float32([[x, y]])
+    both = lambda v: function(v[:, 0], v[:, 1])  # noqa: E731
+    assert derivatives(both, [rows], 1.0, "eager")[0][2].tolist() == [
+        [0.0, expected]
+    ]
+
+
 def test_broadcast_gradients_are_summed_back():
     """A scalar that was broadcast gets the sum of all its gradients."""
     got = slope(
