@@ -12,7 +12,12 @@ from keras import ops as kops
 
 from stablekeras.ops.axes import check_axis
 from stablekeras.ops.gradient import with_derivative
-from stablekeras.ops.precision import answered, compute_dtype, to_compute
+from stablekeras.ops.precision import (
+    answered,
+    compute_dtype,
+    largest,
+    to_compute,
+)
 from stablekeras.ops.symbolic import stable
 
 __all__ = [
@@ -456,7 +461,7 @@ def sparsemax(x, axis=-1):
     """
     dtype, (x,) = to_compute(x)
     check_axis(x, axis)
-    peak = kops.stop_gradient(kops.max(x, axis=axis, keepdims=True))
+    peak = kops.stop_gradient(largest(x, axis))
     infinite = kops.equal(kops.abs(peak), math.inf)
     limit = kops.where(kops.equal(x, peak), 0.0, -math.inf)
     x = kops.where(infinite, limit, x)

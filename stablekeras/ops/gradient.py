@@ -9,6 +9,8 @@ function; that gives second derivatives of the same quality.
 import keras
 from keras import ops as kops
 
+from stablekeras.ops.axes import rank_of
+
 __all__ = [
     "broadcast",
     "custom_gradient",
@@ -184,8 +186,8 @@ def broadcast(*xs):
 
     A gradient of one's own has the shape of what it is the gradient by.
     """
-    shapes = [tuple(x.shape) for x in xs]
-    if len(set(shapes)) > 1 or any(None in s for s in shapes):
+    shapes = {tuple(x.shape) if rank_of(x) is not None else None for x in xs}
+    if len(shapes) > 1 or any(s is None or None in s for s in shapes):
         ones = 1
         for x in xs:
             ones = ones * kops.stop_gradient(kops.ones_like(x))

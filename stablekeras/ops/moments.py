@@ -2,7 +2,7 @@
 
 from keras import ops as kops
 
-from stablekeras.ops.axes import check_axis
+from stablekeras.ops.axes import check_axis, rank_of
 from stablekeras.ops.gradient import with_pullback
 from stablekeras.ops.norms import safe_scale_of
 from stablekeras.ops.powers import sqrt_kernel
@@ -34,7 +34,7 @@ def _reduced(value, pullback, x, axis, keepdims):
     out = with_pullback(value, pullback)(x)
     if not keepdims:
         out = kops.sum(out, axis=axis)  # over dimensions of size one
-    elif axis is None:  # torch has dropped them
+    elif axis is None and rank_of(x) is not None:  # torch has dropped them
         out = kops.reshape(out, (1,) * len(x.shape))
     return kops.cast(out, dtype)
 

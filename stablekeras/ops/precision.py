@@ -10,6 +10,8 @@ import math
 import keras
 from keras import ops as kops
 
+from stablekeras.ops.axes import rank_of
+
 __all__ = [
     "answered",
     "at_least",
@@ -117,7 +119,7 @@ def largest(x, axis=None):
     Of no entries it is minus infinity. Keras' maximum refuses an empty tensor,
     such as the last batch of one replica of several.
     """
-    if 0 in tuple(x.shape):
+    if rank_of(x) is not None and 0 in tuple(x.shape):
         return kops.sum(x, axis=axis, keepdims=True) - math.inf
     return kops.max(x, axis=axis, keepdims=True)
 

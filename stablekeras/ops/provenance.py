@@ -6,6 +6,8 @@ graph, and in eager mode there is no graph to read.
 
 import contextlib
 
+from stablekeras.ops.axes import rank_of
+
 __all__ = ["MADE", "made_by", "maker"]
 
 # The attribute that holds the note.
@@ -20,12 +22,14 @@ def made_by(output, kind, logits, axis=None):
         kind: Name of the function, such as `"softmax"`.
         logits: Its input.
         axis: Axis of the function, negative; `None` for elementwise ones.
-            Nothing is noted for a tuple of axes.
+            Nothing is noted for a tuple of axes, nor if the rank is unknown.
     """
     if isinstance(axis, tuple | list):
         return output
     if axis is not None:
-        rank = len(logits.shape)
+        rank = rank_of(logits)
+        if rank is None:
+            return output
         axis = axis % rank - rank
     # Not every backend's tensor takes attributes.
     with contextlib.suppress(AttributeError):

@@ -9,7 +9,7 @@ import math
 import keras
 from keras import ops as kops
 
-from stablekeras.ops.axes import check_axis
+from stablekeras.ops.axes import check_axis, rank_of
 from stablekeras.ops.gradient import no_gradient, remembered, with_pullback
 from stablekeras.ops.precision import at_most, finfo, largest, to_compute
 from stablekeras.ops.provenance import made_by
@@ -75,7 +75,11 @@ def logsumexp(x, axis=None, keepdims=False, *, where=None):
     x = _selected(x, where)
     peak = _peak(x, axis)
     log, _, base, _ = _log_total(x, peak, axis)
-    nothing = -math.inf if where is None else 0.0
+    nothing = -math.inf
+    if where is not None:
+        chosen = kops.logical_and(where, kops.ones_like(x, "bool"))
+        chosen = kops.any(chosen, axis=axis, keepdims=True)
+        nothing = kops.where(chosen, nothing, kops.zeros_like(peak))
     out = kops.where(kops.equal(peak, -math.inf), nothing, log + base)
     if not keepdims:
         out = kops.sum(out, axis=axis)  # over dimensions of size one
@@ -129,6 +133,9 @@ def _softmax_value(x, axis):
     empty = kops.equal(_peak(x, axis), -math.inf)
     # Infinite entries share.
     x = at_most(x, finfo(x.dtype).max)
+    if rank_of(x) is None:  # Keras' own asks for it
+        e = kops.exp(x - _peak(x, axis))
+        return _unless(empty, e / kops.sum(e, axis=axis, keepdims=True))
     return _unless(empty, kops.softmax(x, axis=axis))
 
 
@@ -172,9 +179,7 @@ def _softmax_pullback(u, x, p, axis):
 
 def _log_softmax_pullback(u, x, y, axis):
     u = kops.where(kops.equal(x, -math.inf), 0.0, u)
-    # softmax(y) is exp(y), by the backend's fastest kernel.
-    p = kops.softmax(y, axis=axis)
-    return u - p * kops.sum(u, axis=axis, keepdims=True)
+    return u - kops.exp(y) * kops.sum(u, axis=axis, keepdims=True)
 
 
 @stable

@@ -122,6 +122,13 @@ def test_sparsemax_projects_onto_the_simplex(row, expected):
     assert got == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_sparsemax_of_nothing(shape):
+    """A share of a batch without rows does not end the training."""
+    got = activations.sparsemax(np.zeros(shape, "float32"))
+    assert tuple(got.shape) == shape
+
+
 def test_sparsemax_along_another_axis():
     """The axis of the classes need not be the last."""
     x = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")

@@ -64,6 +64,14 @@ def test_logsumexp_of_nothing():
     assert value(ops.logsumexp, [[-INF, -INF]]).tolist() == -INF
 
 
+def test_logsumexp_of_selected_minus_infinities():
+    """To select all is to select nothing away: -inf stays -inf."""
+    x = np.array([[-INF, -INF], [-INF, 0.0], [-INF, 0.0]])
+    where = np.array([[True, True], [True, False], [False, False]])
+    got = value(lambda x: ops.logsumexp(x, axis=-1, where=where), x)
+    assert got.tolist() == [-INF, -INF, 0.0]
+
+
 @pytest.mark.parametrize("poison", [NAN, INF, -INF, 3e38])
 @pytest.mark.parametrize(
     "function", [ops.softmax, ops.log_softmax, ops.logsumexp]
