@@ -110,6 +110,37 @@ def _power_mean_kernel(x, p, axis):
     return with_pullback(value, pullback)(x)
 
 
+def _inverse_mean_kernel(x, q, axis):
+    """Compute `sum(|x|**-q)**(-1/q)` along `axis` for `0 < q < inf`."""
+
+    def parts(x):
+        a = kops.abs(x)
+        m = kops.stop_gradient(-largest(-a, axis))
+        zero = kops.equal(a, 0)
+        # Two zeros, or two infinities, are of one size.
+        same = kops.logical_and(
+            kops.equal(a, m), kops.logical_or(zero, kops.equal(a, math.inf))
+        )
+        ratio = kops.where(same, 1.0, m / kops.where(zero, 1.0, a))
+        exponent = kops.convert_to_tensor(float(q), x.dtype)
+        total = kops.sum(power_kernel(ratio, exponent), axis, keepdims=True)
+        return m, ratio, total, exponent
+
+    def value(x):
+        m, _, total, exponent = parts(x)
+        return m * power_kernel(total, -1 / exponent)
+
+    def pullback(u, x):
+        _, ratio, total, exponent = parts(x)
+        steep = exponent + 1
+        slope = power_kernel(ratio, steep) * power_kernel(
+            total, -steep / exponent
+        )
+        return (u * (kops.sign(x) * slope),)
+
+    return with_pullback(value, pullback)(x)
+
+
 def _order_length(x, order, axis):
     """Compute a norm that is not the 2-norm; `axis` stays with size one."""
     vector = _euclidean(order, axis)[1]
@@ -120,6 +151,8 @@ def _order_length(x, order, axis):
         return kops.sum(kops.abs(x), axis=axis, keepdims=True)
     if vector and isinstance(order, (int, float)) and 0 < order < math.inf:
         return _power_mean_kernel(x, order, axis)
+    if vector and isinstance(order, (int, float)) and -math.inf < order < 0:
+        return _inverse_mean_kernel(x, -order, axis)
     m = scale_of(x, axis)
     return m * kops.norm(x / m, ord=order, axis=axis, keepdims=True)
 

@@ -113,7 +113,8 @@ def logmeanexp(x, axis=None, keepdims=False):
     check_axis(x, axis)
     total = logsumexp(x, axis=axis, keepdims=keepdims)
     count = kops.sum(kops.ones_like(x), axis=axis, keepdims=keepdims)
-    return kops.cast(total - kops.log(count), dtype)
+    # As in `_log_total`: of equal entries nothing is left.
+    return kops.cast(total - kops.log1p(count - 1), dtype)
 
 
 # What is special about a row is decided once a row, not once an entry:

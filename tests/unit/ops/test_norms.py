@@ -36,7 +36,32 @@ def test_the_direction_survives_a_length_that_does_not():
     assert slope(_norm, rows) == pytest.approx(np.sqrt([[0.5, 0.5]]))
 
 
-@pytest.mark.parametrize("order", [None, 1, 2, 3, 0.5, np.inf, -np.inf, 0])
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("order", [-1, -2, -0.5])
+def test_negative_orders_scale(order, size):
+    """The smallest entries count, and neither over- nor underflow."""
+    x = np.array([[1.0, -2.0, 4.0]])
+    sums = (np.abs(x) ** order).sum(-1, keepdims=True)
+    direction = np.sign(x) * np.abs(x) ** (order - 1) * sums ** (1 / order - 1)
+    function = lambda x: ops.norm(x, ord=order, axis=-1)  # noqa: E731
+    assert np.ravel(value(function, x * size)) == pytest.approx(
+        np.ravel(sums ** (1 / order)) * size, rel=1e-6
+    )
+    assert slope(function, x * size) == pytest.approx(direction, rel=1e-6)
+
+
+@pytest.mark.parametrize("order", [-1, -2, -0.5])
+def test_negative_orders_at_zero_have_gradient_zero(order):
+    """One zero makes the norm 0, whatever the others are."""
+    x = [[0.0, 1.0, -2.0], [0.0, 0.0, 0.0]]
+    function = lambda x: ops.norm(x, ord=order, axis=-1)  # noqa: E731
+    assert np.ravel(value(function, x)).tolist() == [0.0, 0.0]
+    assert slope(function, x).tolist() == [[0.0] * 3] * 2
+
+
+@pytest.mark.parametrize(
+    "order", [None, 1, -1, 2, -2, 3, 0.5, -0.5, np.inf, -np.inf, 0]
+)
 def test_vector_orders_are_those_of_numpy(order):
     """Every order of a vector norm agrees with NumPy."""
     x = np.array([[3.0, -4.0, 1.0], [0.25, 2.0, -1.0]])

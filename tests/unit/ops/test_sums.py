@@ -121,6 +121,7 @@ def test_axes_and_keepdims_are_those_of_keras():
 def test_logmeanexp_is_the_log_of_the_mean():
     """Equal entries have themselves as mean, however large."""
     assert value(ops.logmeanexp, [[1e4, 1e4]]).tolist() == 1e4
+    assert value(ops.logmeanexp, [[0.0] * 7]).tolist() == 0.0
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
