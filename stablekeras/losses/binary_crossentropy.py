@@ -9,6 +9,7 @@ from stablekeras.losses.kernels import (
     binary_from_logits,
     binary_from_probabilities,
     rest_sums,
+    smooth_chances,
 )
 from stablekeras.losses.logits import logits_of, origin_of
 from stablekeras.losses.origin import cast_chances
@@ -74,9 +75,7 @@ def binary_crossentropy(
         loss, x = _of_probabilities(y_pred, y_true.dtype)
 
     def terms(y, x):
-        if label_smoothing:
-            y = y * (1.0 - label_smoothing) + 0.5 * label_smoothing
-        return loss(y, x)
+        return loss(y, x, label_smoothing)
 
     return kops.cast(mean(terms, axis, operands=(y_true, x)), dtype)
 
@@ -90,9 +89,10 @@ def _of_probabilities(y_pred, dtype):
     def times(y, log):
         return y * kops.where(kops.equal(y, 0), kops.zeros_like(log), log)
 
-    def of_shares(y, x):
+    def of_shares(y, x, smoothing):
         log_p, log_rest = rest_sums(x, origin.axis)
-        return -(times(y, log_p) + times(1 - y, log_rest))
+        one, other = (smooth_chances(side, smoothing) for side in (y, 1 - y))
+        return -(times(one, log_p) + times(other, log_rest))
 
     return of_shares, origin.logits
 

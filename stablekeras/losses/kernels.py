@@ -10,7 +10,7 @@ import math
 import keras
 from keras import ops as kops
 
-from stablekeras.ops.elementary import log1p_kernel
+from stablekeras.ops.elementary import log1p_kernel, tanh_kernel
 from stablekeras.ops.gradient import custom_gradient, with_pullback
 from stablekeras.ops.precision import at_least, at_most, finfo
 from stablekeras.ops.sigmoids import sigmoid_slope
@@ -26,6 +26,7 @@ __all__ = [
     "overlap_loss",
     "poisson_terms",
     "rest_sums",
+    "smooth_chances",
     "squared",
     "squared_log_ratio",
 ]
@@ -68,37 +69,62 @@ def _product(a, t):
     return kops.where(gone, kops.zeros_like(a), a) * t
 
 
-@custom_gradient
-def binary_from_logits(y, x):
+def _tanh(x):
+    wide = keras.backend.standardize_dtype(x.dtype) == "float64"
+    return tanh_kernel(x) if wide else kops.tanh(x)
+
+
+def smooth_chances(y, smoothing):
+    """Squeezes labels of two classes towards 0.5.
+
+    `1 - y` of a label that is smoothed already would cancel: the label of the
+    other side is smoothed like the one.
+    """
+    if not smoothing:
+        return y
+    return y * (1.0 - smoothing) + 0.5 * smoothing
+
+
+def binary_from_logits(y, x, smoothing=0.0):
     """Computes `-y log(sigmoid(x)) - (1 - y) log(1 - sigmoid(x))`.
 
     With `t` the label of the other side, 0 if the prediction is on the right
     side, it is `t |x| + log(1 + exp(-|x|))`.
+
+    Args:
+        y: Tensor of labels in [0, 1].
+        x: Tensor of logits.
+        smoothing: Float in [0, 1]: squeezes labels towards 0.5.
     """
-    a = kops.abs(x)
-    t = kops.where(x >= 0, 1 - y, y)
 
-    def gradient(*args, upstream=None):
-        (y_, x_), upstream = _points((y, x), args, upstream)
-        return -x_ * upstream, _logit_slope(y_, x_) * upstream
+    def wrong(y, x):
+        return smooth_chances(kops.where(x >= 0, 1 - y, y), smoothing)
 
-    # An infinite logit on the right side costs nothing.
-    return _product(a, t) + kops.log1p(kops.exp(-a)), gradient
+    @custom_gradient
+    def loss(y, x):
+        def gradient(*args, upstream=None):
+            (y_, x_), upstream = _points((y, x), args, upstream)
+            return (smoothing - 1) * x_ * upstream, slope(y_, x_) * upstream
 
+        # An infinite logit on the right side costs nothing.
+        a = kops.abs(x)
+        return _product(a, wrong(y, x)) + kops.log1p(kops.exp(-a)), gradient
 
-@custom_gradient
-def _logit_slope(y, x):
-    """Computes `sigmoid(x) - y` without cancellation."""
-    positive = x >= 0
-    t = kops.where(positive, 1 - y, y)
-    e = kops.exp(-kops.abs(x))
-    s = t - e / (1 + e)
+    @custom_gradient
+    def slope(y, x):
+        """Computes `sigmoid(x) - y` without cancellation."""
 
-    def gradient(*args, upstream=None):
-        (_, x_), upstream = _points((y, x), args, upstream)
-        return -upstream, sigmoid_slope(x_) * upstream
+        def gradient(*args, upstream=None):
+            (_, x_), upstream = _points((y, x), args, upstream)
+            return (smoothing - 1) * upstream, sigmoid_slope(x_) * upstream
 
-    return kops.where(positive, s, -s), gradient
+        if smoothing == 1:  # every label is 0.5
+            return 0.5 * _tanh(0.5 * x), gradient
+        e = kops.exp(-kops.abs(x))
+        s = wrong(y, x) - e / (1 + e)
+        return kops.where(x >= 0, s, -s), gradient
+
+    return loss(y, x)
 
 
 # The upstream gradient is doubled, which a mean has made small: twice a large
@@ -124,26 +150,6 @@ def huber_terms(e, delta):
     return terms(e)
 
 
-@custom_gradient
-def _binary_slope(y, p):
-    """Computes `(1 - y) / (1 - p) - y / p`, clamped at the floor."""
-    floor = clamp_floor(p)
-    q = 1 - p
-    ends = (1 - y) / at_least(q, floor) - y / at_least(p, floor)
-    # Between the ends one quotient, which does not cancel near p = y.
-    between = kops.logical_and(p > floor, q > 0)
-    product = kops.where(between, p * q, kops.ones_like(p))
-
-    def gradient(*args, upstream=None):
-        (y_, p_), upstream = _points((y, p), args, upstream)
-        c, d = at_least(p_, floor), at_least(1 - p_, floor)
-        of_p = _where_moving(p_, floor, y_ / c / c)
-        of_p = of_p + _where_moving(1 - p_, floor, (1 - y_) / d / d)
-        return -(1 / c + 1 / d) * upstream, of_p * upstream
-
-    return kops.where(between, (p - y) / product, ends), gradient
-
-
 def _where_moving(p, floor, slope):
     return kops.where(p > floor, slope, kops.zeros_like(slope))
 
@@ -163,26 +169,59 @@ def _poisson_slope(y, p):
     return (c - y) / c, gradient
 
 
-@custom_gradient
-def binary_from_probabilities(y, p):
-    """Computes `-y log(p) - (1 - y) log(1 - p)`, clamped at the floor."""
+def binary_from_probabilities(y, p, smoothing=0.0):
+    """Computes `-y log(p) - (1 - y) log(1 - p)`, clamped at the floor.
+
+    Args:
+        y: Tensor of labels in [0, 1].
+        p: Tensor of probabilities.
+        smoothing: Float in [0, 1]: squeezes labels towards 0.5.
+    """
     floor = clamp_floor(p)
+    kept = 1.0 - smoothing
+
+    def sides(y):
+        return smooth_chances(y, smoothing), smooth_chances(1 - y, smoothing)
 
     def logs(p):
         log_p = kops.log(at_least(p, floor))
         log_q = log1p_accurate(-at_most(p, 1.0))
         return log_p, at_least(log_q, math.log(floor))
 
-    log_p, log_q = logs(p)
+    @custom_gradient
+    def loss(y, p):
+        log_p, log_q = logs(p)
 
-    def gradient(*args, upstream=None):
-        fresh = upstream is None
-        (y_, p_), upstream = _points((y, p), args, upstream)
-        of_p = _binary_slope(y_, p_)
-        log_p_, log_q_ = (log_p, log_q) if fresh else logs(p_)
-        return (log_q_ - log_p_) * upstream, of_p * upstream
+        def gradient(*args, upstream=None):
+            fresh = upstream is None
+            (y_, p_), upstream = _points((y, p), args, upstream)
+            log_p_, log_q_ = (log_p, log_q) if fresh else logs(p_)
+            return kept * (log_q_ - log_p_) * upstream, slope(y_, p_) * upstream
 
-    return -(y * log_p + (1 - y) * log_q), gradient
+        one, other = sides(y)
+        return -(one * log_p + other * log_q), gradient
+
+    @custom_gradient
+    def slope(y, p):
+        """Computes `(1 - y) / (1 - p) - y / p`, clamped at the floor."""
+        one, other = sides(y)
+        q = 1 - p
+        ends = other / at_least(q, floor) - one / at_least(p, floor)
+        # Between the ends one quotient, which does not cancel near p = y.
+        between = kops.logical_and(p > floor, q > 0)
+        product = kops.where(between, p * q, kops.ones_like(p))
+
+        def gradient(*args, upstream=None):
+            (y_, p_), upstream = _points((y, p), args, upstream)
+            one, other = sides(y_)
+            c, d = at_least(p_, floor), at_least(1 - p_, floor)
+            of_p = _where_moving(p_, floor, one / c / c)
+            of_p = of_p + _where_moving(1 - p_, floor, other / d / d)
+            return -kept * (1 / c + 1 / d) * upstream, of_p * upstream
+
+        return kops.where(between, (p - one) / product, ends), gradient
+
+    return loss(y, p)
 
 
 def categorical_from_probabilities(y, p, axis):

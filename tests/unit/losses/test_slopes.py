@@ -125,3 +125,37 @@ def test_hinge_overflows_only_where_the_mean_does(mode):
     value, slope = value_and_slope(losses.hinge, y, p, mode)
     assert value.tolist() == [2.0**126]
     assert slope[0].tolist() == [2.0**62, -0.25, -0.25, 0.0]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_binary_crossentropy_of_labels_smoothed_to_one_half(mode):
+    """The gradient at a small logit is a quarter of it."""
+    loss = functools.partial(
+        losses.binary_crossentropy, from_logits=True, label_smoothing=1.0
+    )
+    x = np.array([[1e-5], [-1e-20], [0.0], [200.0]], "float32")
+    _, slope = value_and_slope(loss, np.ones((4, 1), "float32"), x, mode)
+    expected = [[x[0, 0] / 4], [x[1, 0] / 4], [0.0], [0.5]]
+    assert slope == pytest.approx(np.array(expected), rel=CLOSE, abs=0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_smoothing_does_not_cancel_on_the_other_side(from_logits, mode):
+    """Of a label of 1 the other class is left half the smoothing."""
+    loss = functools.partial(
+        losses.binary_crossentropy,
+        from_logits=from_logits,
+        label_smoothing=2.0**-12 * 1.1,
+    )
+    half = 2.0**-13 * 1.1
+    x = np.array([[2.0**20 if from_logits else 1.0]], "float32")
+    y = np.ones((1, 1), "float32")
+    value, slope = value_and_slope(loss, y, x, mode)
+    eps = 2.0**-23
+    if from_logits:
+        expected = half * 2.0**20, half
+    else:
+        expected = -2 * half * np.log(eps), half / eps**2 - (1 - half)
+    assert value[0] == pytest.approx(expected[0], rel=2 * eps)
+    assert slope[0, 0] == pytest.approx(expected[1], rel=2 * eps)
