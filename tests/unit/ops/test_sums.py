@@ -118,6 +118,19 @@ def test_axes_and_keepdims_are_those_of_keras():
     )
 
 
+def test_the_gradient_of_a_sure_log_share_keeps_its_digits():
+    """Where one class has nearly all, `u - p * sum(u)` is within 4 ULP."""
+    x = np.zeros((500, 4), "float32")
+    x[:, 0], x[:, 3] = np.linspace(4, 9, 500), -1.3
+    u = np.array([1.0, -0.5, 2.0, 0.25])
+    p = np.exp(x.astype("float64"))
+    p /= p.sum(-1, keepdims=True)
+    exact = u - p * u.sum()
+    ulps = np.spacing(np.float32(np.maximum(np.abs(exact), 1)))
+    got = slope(ops.log_softmax, x, np.tile(u, (500, 1)))
+    assert (np.abs(got - exact) / ulps).max() < 4
+
+
 def test_logmeanexp_is_the_log_of_the_mean():
     """Equal entries have themselves as mean, however large."""
     assert value(ops.logmeanexp, [[1e4, 1e4]]).tolist() == 1e4
