@@ -245,12 +245,16 @@ def _ratio_value(x, y):
     return kops.where(zero, 0.0, x / y)
 
 
+def _ratio_by_first(x, y):
+    return divide_no_nan_kernel(kops.ones_like(x), y)
+
+
+def _ratio_by_second(x, y):
+    return -_ratio(_ratio(x, y), y)
+
+
 # By `y` it may overflow where by `x` it does not.
-_ratio = with_derivatives(
-    _ratio_value,
-    lambda x, y: divide_no_nan_kernel(kops.ones_like(x), y),
-    lambda x, y: -_ratio(_ratio(x, y), y),
-)
+_ratio = with_derivatives(_ratio_value, _ratio_by_first, _ratio_by_second)
 
 
 xlogy_kernel = with_derivatives(
