@@ -12,10 +12,10 @@ from stablekeras.losses.checks import (
     check_fraction,
     check_not_negative,
 )
+from stablekeras.losses.focal_terms import binary_focal_terms, powered
 from stablekeras.losses.inputs import exact_number, prepare, same_shape
 from stablekeras.losses.kernels import (
     binary_from_logits,
-    binary_from_probabilities,
     clamp_floor,
     rest_sums,
 )
@@ -33,21 +33,6 @@ __all__ = [
     "binary_focal_crossentropy",
     "categorical_focal_crossentropy",
 ]
-
-
-def _powered(u, gamma):
-    """Computes `u**gamma` for `u >= 0`; the gradient at 0 is finite."""
-    if isinstance(gamma, (int, float)):
-        if gamma == 0:
-            return kops.ones_like(u)
-        if gamma == 1:
-            return u
-        if gamma == 2:
-            return u * u
-    gone = u <= 0
-    inside = kops.where(gone, kops.ones_like(u), u)
-    power = kops.power(inside, exact_number(gamma, u.dtype))
-    return kops.where(gone, kops.zeros_like(u), power)
 
 
 def _wrong_share(y, x):
@@ -69,7 +54,7 @@ def _wrong_share(y, x):
 def _binary_factor(y, x, gamma):
     share, log = _wrong_share(y, x)
     if isinstance(gamma, (int, float)) and gamma in (0, 1, 2):
-        return _powered(share, gamma)
+        return powered(share, gamma)
     # u**gamma underflows later than u, and its slope at gamma < 1 is steep.
     return kops.exp(exact_number(gamma, x.dtype) * log)
 
@@ -143,9 +128,7 @@ def binary_focal_crossentropy(
     if x is not None:
         values = binary_from_logits(y, x) * _binary_factor(y, x, gamma)
     else:
-        p = y_pred
-        share = y * (1 - p) + (1 - y) * p
-        values = binary_from_probabilities(y, p) * _powered(share, gamma)
+        values = binary_focal_terms(y, y_pred, gamma)
     if apply_class_balancing:
         values = values * (y * alpha + (1 - y) * (1 - alpha))
     return kops.cast(mean(values, axis), dtype)
@@ -224,7 +207,7 @@ def categorical_focal_crossentropy(
 def _focal_from_logits(y, x, gamma, axis):
     if isinstance(gamma, (int, float)) and (gamma == 0 or gamma >= 1):
         log_p = kops.log_softmax(x, axis=axis)
-        factor = _powered(1 - kops.exp(log_p), gamma)
+        factor = powered(1 - kops.exp(log_p), gamma)
     else:
         # The slope is steep near p = 1: there 1 - p must not cancel.
         log_p, log_rest = rest_sums(x, axis)
@@ -246,7 +229,7 @@ def _focal_from_probabilities(y, p, gamma, axis):
     log_p = clamped_log(p / fixed, floor=clamp_floor(p))
     # The logarithm of 1; its gradient is that of the normalisation.
     log_p = log_p - kops.log(total / fixed)
-    return -y * _powered(1 - p / total, gamma) * log_p
+    return -y * powered(1 - p / total, gamma) * log_p
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")

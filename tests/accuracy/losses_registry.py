@@ -366,6 +366,23 @@ ENTRIES = [
         for gamma in (0.5, 2.0, 3.5)
     ),
     *(
+        _of_labels(
+            "binary_focal_crossentropy",
+            labels,
+            _focal(gamma),
+            given={"gamma": gamma},
+            domain=_ALIVE,
+            near=near,
+            accept=lambda r: all(x < 1 for x in r),
+        )
+        # Hard labels, and soft ones near the turn, where the slope cancels.
+        for labels, gamma, near in (
+            ((0.0, 1.0), 0.5, (0.5, 1.0)),
+            ((0.25,), 2.0, (0.0771,)),
+            ((0.9375,), 0.5, (0.9718,)),
+        )
+    ),
+    *(
         _of_labels("categorical_crossentropy", y, _cce_logits, **_LOGITS)
         for y in (_ONE_HOT, _SOFT, _ODD)
     ),

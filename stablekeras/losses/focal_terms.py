@@ -1,0 +1,276 @@
+"""Terms of the binary focal cross-entropy of probabilities, and their slope.
+
+Under a label between 0 and 1 the slope is a difference: the share of the
+wrong side grows where the cross-entropy falls. Near the turn, where the two
+cancel, one rounding of either is all that would be left; so they are computed
+in twice the precision and rounded once.
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops as kops
+
+from stablekeras.losses.inputs import exact_number
+from stablekeras.losses.kernels import (
+    binary_from_probabilities,
+    clamp_floor,
+    log1p_accurate,
+)
+from stablekeras.losses.twofold import two_sum
+from stablekeras.ops.gradient import no_gradient, remembered, with_pullback
+from stablekeras.ops.precision import at_least, at_most
+
+__all__ = ["binary_focal_terms", "powered"]
+
+
+def powered(u, gamma):
+    """Computes `u**gamma` for `u >= 0`; the gradient at 0 is finite."""
+    if isinstance(gamma, (int, float)):
+        if gamma == 0:
+            return kops.ones_like(u)
+        if gamma == 1:
+            return u
+        if gamma == 2:
+            return u * u
+    gone = u <= 0
+    inside = kops.where(gone, kops.ones_like(u), u)
+    power = kops.power(inside, exact_number(gamma, u.dtype))
+    return kops.where(gone, kops.zeros_like(u), power)
+
+
+def binary_focal_terms(y, p, gamma):
+    """Computes `u**gamma * (-y log(p) - (1 - y) log(1 - p))`.
+
+    `u = y (1 - p) + (1 - y) p` is the share of the wrong side. Logarithms are
+    clamped at the floor.
+
+    Args:
+        y: Tensor of labels in [0, 1].
+        p: Tensor of probabilities, of the same shape and dtype.
+        gamma: Number >= 0.
+
+    Returns:
+        Tensor of the shape of `y`.
+    """
+    if isinstance(gamma, (int, float)) and gamma == 0:
+        return binary_from_probabilities(y, p)
+
+    def slope(u, y, p, share, loss):
+        slopes = (u * d for d in _slope_slopes(y, p, gamma))
+        return (*slopes, no_gradient(share), no_gradient(loss))
+
+    of_prediction = with_pullback(
+        lambda y, p, share, loss: (
+            powered(share, gamma - 1) * _bend(y, p, share, loss, gamma)
+        ),
+        slope,
+    )
+    terms = with_pullback(
+        lambda y, p, share, loss: powered(share, gamma) * loss,
+        lambda u, y, p, share, loss: (
+            u * _label_slope(y, p, gamma),
+            u * of_prediction(y, p, share, loss),
+            no_gradient(share),
+            no_gradient(loss),
+        ),
+    )
+    memory = _share(y, p), binary_from_probabilities(y, p)
+    return terms(y, p, *map(remembered, memory))
+
+
+def _share(y, p):
+    return y * (1 - p) + (1 - y) * p
+
+
+def _bend(y, p, share, loss, gamma):
+    """Computes the slope over `share**(gamma - 1)`.
+
+    That is `gamma (1 - 2 y) loss + share loss'`, with the derivative by `p`.
+    """
+    # TensorFlow does not differentiate a branch twice.
+    y, p, share, loss = map(kops.stop_gradient, (y, p, share, loss))
+    soft = kops.logical_and(kops.not_equal(y, 0), kops.not_equal(y, 1))
+
+    def sure():
+        # Under a label of 0 or 1 both terms have one sign.
+        right = at_least(y * p + (1 - y) * (1 - p), clamp_floor(p))
+        return (1 - 2 * y) * (gamma * loss + share / right)
+
+    return kops.cond(kops.any(soft), lambda: _exact_bend(y, p, gamma), sure)
+
+
+def _exact_bend(y, p, gamma):
+    # Take the side whose probability is exact, the smaller; the slope changes
+    # its sign with the side.
+    other = p > 0.5
+    y = kops.where(other, 1 - y, y)
+    p = at_least(kops.where(other, 1 - p, p), clamp_floor(p))
+    whole, part = _log_parts(p)
+    log_q = log1p_accurate(-p)
+    dtype = keras.backend.standardize_dtype(p.dtype)
+    if dtype == "float32" and keras.config.backend() == "tensorflow":
+        y, p, whole, part, log_q = (
+            kops.cast(x, "float64") for x in (y, p, whole, part, log_q)
+        )
+        log_p = whole * _LN2 + part
+        bend = kops.cast(_difference(y, p, log_p, log_q, gamma), dtype)
+    else:
+        # No wider format, or none that every device has.
+        y, p, whole, part, log_q = (
+            _Pair(kops.cast(x, dtype)) for x in (y, p, whole, part, log_q)
+        )
+        log_p = whole * _LN2 + (whole * _LN2_REST + part)
+        bend = _difference(y, p, log_p, log_q, gamma).total()
+    return kops.where(other, -bend, bend)
+
+
+def _difference(y, p, log_p, log_q, gamma):
+    """Computes the slope's factor in numbers of any kind, tensors or pairs."""
+    c = 1 - 2 * y
+    log = y * (log_p - log_q) + log_q
+    return (p - y) * (c * p + y) / (p * (1 - p)) - (c * gamma) * log
+
+
+# dtype: the integers of its size, the bits of sqrt(1/2), those of a fraction
+_BITS = {
+    "float32": ("int32", 0x3F3504F3, 23),
+    "float64": ("int64", 0x3FE6A09E667F3BCD, 52),
+}
+_LN2, _LN2_REST = math.log(2), 2.3190468138462996e-17
+
+
+def _log_parts(p):
+    """Splits `p > 0` into a power of 2 and a number near 1.
+
+    Returns:
+        The exponent, as a number that holds it exactly, and the logarithm of
+        the number near 1: rounded to its own last place, which is finer than
+        that of the logarithm of `p`.
+    """
+    integer, least, size = _BITS[keras.backend.standardize_dtype(p.dtype)]
+
+    def constant(number):
+        return kops.convert_to_tensor(number, integer)
+
+    bits = _view(p, integer)
+    exponent = kops.bitwise_and(bits - constant(least), constant(-(1 << size)))
+    near_one = _view(bits - exponent, p.dtype)
+    return kops.cast(exponent, p.dtype) * 2.0**-size, kops.log(near_one)
+
+
+def _view(x, dtype):
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.bitcast(x, dtype)  # Keras' wants to know the last axis
+    return kops.view(x, dtype)
+
+
+class _Pair:
+    """A number in two parts, which hold twice the digits of one.
+
+    Only as careful as the slope needs: the parts of a difference may overlap.
+    Products are those of halves, which are exact: it does not matter whether
+    a compiler fuses them with the sums.
+
+    Reference: Dekker (1971), "A floating-point technique for extending the
+    available precision".
+    """
+
+    def __init__(self, high, low=0.0):
+        self.high, self.low = high, low
+
+    def _like(self, other):
+        if isinstance(other, _Pair):
+            return other
+        dtype = keras.backend.standardize_dtype(self.high.dtype)
+        if not isinstance(other, (int, float)):
+            return _Pair(exact_number(other, dtype))
+        high = float(np.asarray(other, dtype))
+        return _Pair(*(_constant(x, dtype) for x in (high, other - high)))
+
+    def __neg__(self):
+        return _Pair(-self.high, -self.low)
+
+    def __add__(self, other):
+        other = self._like(other)
+        high, lost = two_sum(self.high, other.high)
+        return _Pair(high, lost + (self.low + other.low))
+
+    def __sub__(self, other):
+        return self + -self._like(other)
+
+    def __rsub__(self, other):
+        return -self + other
+
+    def __mul__(self, other):
+        other = self._like(other)
+        high, lost = _two_product(self.high, other.high)
+        crossed = self.high * other.low + self.low * other.high
+        return _Pair(high, lost + crossed)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other):
+        quotient = _Pair(self.high / other.high)
+        rest = self - other * quotient
+        return _Pair(quotient.high, rest.total() / other.high)
+
+    def total(self):
+        return self.high + self.low
+
+
+def _constant(number, dtype):
+    return kops.convert_to_tensor(number, dtype)
+
+
+def _two_product(a, b):
+    """Multiplies exactly; returns `(a * b, what it lost)`."""
+    product = a * b
+    (a, c), (b, d) = _halves(a), _halves(b)
+    return product, ((a * b - product) + a * d + c * b) + c * d
+
+
+def _halves(x):
+    """Splits `x` into two numbers of half its digits."""
+    half = _BITS[keras.backend.standardize_dtype(x.dtype)][2] // 2 + 1
+    scaled = x * (2.0**half + 1)
+    high = scaled - (scaled - x)
+    return high, x - high
+
+
+def _label_slope(y, p, gamma):
+    share, loss = _share(y, p), binary_from_probabilities(y, p)
+    log_p, log_q = _clamped_logs(p)
+    slope = gamma * powered(share, gamma - 1) * (1 - 2 * p) * loss
+    return slope + powered(share, gamma) * (log_q - log_p)
+
+
+def _clamped_logs(p):
+    floor = clamp_floor(p)
+    log_q = log1p_accurate(-at_most(p, 1.0))
+    return kops.log(at_least(p, floor)), at_least(log_q, math.log(floor))
+
+
+def _slope_slopes(y, p, gamma):
+    """Returns the derivatives of the slope by `y` and by `p`."""
+    floor = clamp_floor(p)
+    share, loss = _share(y, p), binary_from_probabilities(y, p)
+    gone = share <= 0
+    per_share = kops.where(gone, 0.0, loss) / kops.where(gone, 1.0, share)
+    log_p, log_q = _clamped_logs(p)
+    q = 1 - p
+    by_p, by_q = 1 / at_least(p, floor), 1 / at_least(q, floor)
+    tilt, lean = 1 - 2 * y, 1 - 2 * p
+    first = (1 - y) * by_q - y * by_p
+    # Below the floor the logarithm is constant.
+    second = kops.where(p > floor, y * by_p * by_p, 0.0)
+    second = second + kops.where(q > floor, (1 - y) * by_q * by_q, 0.0)
+    steep = (gamma - 1) * tilt * per_share
+    of_y = lean * (steep + first) - 2 * loss + tilt * (log_q - log_p)
+    of_y = gamma * of_y - share * (by_p + by_q)
+    of_p = gamma * tilt * (steep + 2 * first) + share * second
+    power = powered(share, gamma - 1)
+    return power * of_y, power * of_p
