@@ -25,11 +25,24 @@ class SpikeSkip(ClippingRule):
     that after a lasting change of level every step is skipped: set
     `max_consecutive_skips` to be told.
 
-    The loss is known where the optimizer sees it, in `scale_loss`: in `fit` on
-    TensorFlow and torch. Under a `LossScaleOptimizer` it takes the callback
-    `LogClipping`, or a call of `see_loss` before `apply`. On JAX, which takes
-    the gradient in a function of its own, the gradient decides alone. A loss
-    that is not finite stands out.
+    The loss decides as well where the optimizer gets to see it:
+
+    - in `fit` on TensorFlow and torch, unless one of the next two is in use;
+    - under a `LossScaleOptimizer`, which keeps the loss to itself, with the
+      callback `LogClipping`;
+    - in a loop of your own, after `scale_loss` or `see_loss` in the same
+      graph as `apply`.
+
+    The norm of the gradients decides alone
+
+    - under a `LossScaleOptimizer` without `LogClipping`;
+    - with `NaNWatch` in a compiled step: it applies the gradients in another
+      graph than the one that has the loss, and refuses a loss that is not
+      finite by itself;
+    - on JAX, which takes the gradient in a function of its own;
+    - in a loop of your own that shows no loss.
+
+    A loss that is not finite stands out.
 
     Args:
         deviations: Float > 0, how many standard deviations pass.

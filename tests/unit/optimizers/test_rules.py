@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stablekeras import optimizers
+from stablekeras import NaNWatch, optimizers
 
 
 def updates(rule, gradients, start=None):
@@ -220,3 +220,41 @@ def test_bad_arguments_of_rules_are_refused(make, message):
     """Every argument out of range is named with its value."""
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("policy", "callbacks", "seen"),
+    [
+        ("float32", [], True),
+        ("float32", ["watch"], False),
+        ("mixed_float16", [], False),
+        ("mixed_float16", ["log"], True),
+        ("mixed_float16", ["log", "watch"], False),
+    ],
+)
+def test_spike_skip_judges_the_loss_where_its_docstring_says_so(
+    policy, callbacks, seen
+):
+    """Only committed steps of a training that shows the loss are remembered."""
+    make = {
+        "log": optimizers.LogClipping,
+        "watch": lambda: NaNWatch("skip", directory=None, verbose=0),
+    }
+    rule = optimizers.SpikeSkip(window=100)
+    layer = keras.layers.Dense(1, dtype=policy)
+    model = keras.Sequential([keras.layers.Input((2,)), layer])
+    optimizer = optimizers.ClippedOptimizer(keras.optimizers.SGD(1e-3), rule)
+    if policy == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(
+            optimizer, initial_scale=2.0
+        )
+    model.compile(optimizer, "mse")
+    model.fit(
+        np.ones((12, 2), "float32"),
+        np.ones((12, 1), "float32"),
+        batch_size=4,
+        verbose=0,
+        callbacks=[make[name]() for name in callbacks],
+    )
+    assert int(rule._norms.count) == 3
+    assert int(rule._losses.count) == (3 if seen else 0)
