@@ -54,7 +54,9 @@ def binary_focal_terms(y, p, gamma):
     Returns:
         Tensor of the shape of `y`.
     """
-    if isinstance(gamma, (int, float)) and gamma == 0:
+    if not isinstance(gamma, (int, float)):
+        gamma = exact_number(gamma, y.dtype)
+    elif gamma == 0:
         return binary_from_probabilities(y, p)
 
     def slope(u, y, p, share, loss):
@@ -106,31 +108,35 @@ def _exact_bend(y, p, gamma):
     # its sign with the side.
     other = p > 0.5
     y = kops.where(other, 1 - y, y)
-    p = at_least(kops.where(other, 1 - p, p), clamp_floor(p))
-    whole, part = _log_parts(p)
+    p = kops.where(other, 1 - p, p)
     log_q = log1p_accurate(-p)
+    clamped = at_least(p, clamp_floor(p))
+    whole, part = _log_parts(clamped)
     dtype = keras.backend.standardize_dtype(p.dtype)
     if dtype == "float32" and keras.config.backend() == "tensorflow":
-        y, p, whole, part, log_q = (
-            kops.cast(x, "float64") for x in (y, p, whole, part, log_q)
+        y, p, clamped, whole, part, log_q = (
+            kops.cast(x, "float64") for x in (y, p, clamped, whole, part, log_q)
         )
+        gamma = exact_number(gamma, "float64")
         log_p = whole * _LN2 + part
-        bend = kops.cast(_difference(y, p, log_p, log_q, gamma), dtype)
+        bend = _difference(y, p, clamped, log_p, log_q, gamma)
+        bend = kops.cast(bend, dtype)
     else:
         # No wider format, or none that every device has.
-        y, p, whole, part, log_q = (
-            _Pair(kops.cast(x, dtype)) for x in (y, p, whole, part, log_q)
+        y, p, clamped, whole, part, log_q = map(
+            _Pair, (y, p, clamped, whole, part, log_q)
         )
         log_p = whole * _LN2 + (whole * _LN2_REST + part)
-        bend = _difference(y, p, log_p, log_q, gamma).total()
+        bend = _difference(y, p, clamped, log_p, log_q, gamma).total()
     return kops.where(other, -bend, bend)
 
 
-def _difference(y, p, log_p, log_q, gamma):
+def _difference(y, p, clamped, log_p, log_q, gamma):
     """Computes the slope's factor in numbers of any kind, tensors or pairs."""
     c = 1 - 2 * y
     log = y * (log_p - log_q) + log_q
-    return (p - y) * (c * p + y) / (p * (1 - p)) - (c * gamma) * log
+    ratio = (clamped - y) * (c * p + y) / (clamped * (1 - p))
+    return ratio - (c * gamma) * log
 
 
 # dtype: the integers of its size, the bits of sqrt(1/2), those of a fraction
