@@ -37,7 +37,8 @@ def ctc(y_true, y_pred):
     Raises:
         ValueError: If the ranks are not 2 and 3.
 
-    Accuracy: see `docs/reference/accuracy.md`.
+    Accuracy: worst ULP 0.0 in float16, 0.0 in bfloat16, 0.1 in float32, 1.1 in
+        float64; gradient 0.2, 0.2, 0.2, 0.5.
     Gradient: softmax minus the share of the alignments, per frame.
 
     Example:

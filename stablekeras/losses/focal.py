@@ -93,8 +93,8 @@ def binary_focal_crossentropy(
     Raises:
         ValueError: If shapes differ or an argument is out of range.
 
-    Accuracy: worst ULP 0.5 in float16, 0.5 in bfloat16, 2.8 in float32, 2.6 in
-        float64; gradient 0.5, 0.5, 53.7, 3.2.
+    Accuracy: worst ULP 0.5 in float16, 0.5 in bfloat16, 3.3 in float32, 2.6 in
+        float64; gradient 0.5, 0.5, 2.8, 3.2.
     Gradient: finite for all finite logits and every `gamma >= 0`; from
         probabilities exact down to `p = eps**2`.
 
@@ -166,7 +166,8 @@ def categorical_focal_crossentropy(
     Raises:
         ValueError: If shapes differ or an argument is out of range.
 
-    Accuracy: see `docs/reference/accuracy.md`.
+    Accuracy: worst ULP 0.1 in float16, 0.4 in bfloat16, 1.6 in float32, 1.8 in
+        float64; gradient 0.1, 0.1, 0.9, 0.3.
     Gradient: finite for all finite logits and every `gamma >= 0`; from
         probabilities exact down to `p = eps**2`.
 

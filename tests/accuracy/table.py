@@ -34,7 +34,8 @@ Each figure is the worst error of the run, in units in the last place (ULP) of
 the exact result, beyond what one ULP of input error causes; over {modes}
 execution, at about {count} points for each function and dtype: the ends of
 the format, log-uniform magnitudes over its whole range, and points crowded
-around the places where the function is hard. The oracle is mpmath. `inf`
+around the places where the function is hard; of functions that take rows
+one by one only some of these ({fewer}). The oracle is mpmath. `inf`
 means: NaN, infinity or an error where the exact result is finite and
 representable.
 `second` is the second derivative. For sums over classes (softmax and its
@@ -99,6 +100,12 @@ def _rival(entry, asked, mode):
             figure = Figure(math.inf, math.inf, math.inf)
         figures[dtype] = figure
     return figures
+
+
+def _fewer():
+    """Names the functions that are asked at a part of the points."""
+    parts = {e.name: e.every for es in by_name().values() for e in es}
+    return ", ".join(f"`{n}`: 1 in {k}" for n, k in parts.items() if k > 1)
 
 
 def row(name, dtype, ours, theirs):
@@ -175,6 +182,7 @@ def main():
     head = HEAD.format(
         modes=", ".join(MODES),
         count=COUNT,
+        fewer=_fewer(),
         keras=keras.__version__,
         backend=keras.backend.backend(),
     )
