@@ -37,7 +37,7 @@ def _total(x, axis):
 
 
 def _across(y, p, axis):
-    """Computes `y - p * sum(y * p) / sum(p * p)`, also where both are near.
+    """Computes `p * sum(y * p) / sum(p * p) - y`, also where both are near.
 
     What `y` shares with `p` at the largest entry of `p` is taken away first:
     nothing is left there, and little elsewhere, so that little cancels.
@@ -53,13 +53,14 @@ def _across(y, p, axis):
     square = _total(kops.square(p), axis)
     zero = kops.equal(square, 0)
     unit = p / kops.sqrt(kops.where(zero, kops.ones_like(square), square))
-    return rest - unit * _total(rest * unit, axis)
+    return unit * _total(rest * unit, axis) - rest
 
 
-def _cosine(y, p, axis):
-    """Computes the cosine along `axis`, which is kept."""
+def _minus_cosine(y, p, axis):
+    """Computes minus the cosine along `axis`, which is kept."""
 
     def norms(y, p):
+        # Lengths come before a broadcast, as in Keras.
         squares = [_total(kops.square(x), axis) for x in (y, p)]
         zero = kops.logical_or(*(kops.equal(s, 0) for s in squares))
         return zero, *(
@@ -69,14 +70,28 @@ def _cosine(y, p, axis):
     def value(y, p):
         zero, norm_y, norm_p = norms(y, p)
         dot = _total(y * p, axis)
-        return kops.where(zero, kops.zeros_like(dot), dot) / norm_y / norm_p
+        return kops.where(zero, kops.zeros_like(dot), -dot) / norm_y / norm_p
 
     def pullback(u, y, p):
         zero, norm_y, norm_p = norms(y, p)
-        u = kops.where(zero, kops.zeros_like(u), u) / norm_y / norm_p
-        return u * _across(p, y, axis), u * _across(y, p, axis)
+        u = kops.where(zero, kops.zeros_like(u), u)
+        # By one length at a time: TensorFlow reorders products, and that of
+        # both with the scale of `_scaled` may underflow.
+        of_y = (u / norm_y) * _across(p / norm_p, y, axis)
+        return of_y, (u / norm_p) * _across(y / norm_y, p, axis)
 
+    if not _alike(y, p, axis):
+        return value(y, p)
     return with_pullback(value, pullback)(y, p)
+
+
+def _alike(y, p, axis):
+    """Whether both have as many entries along `axis`, as far as is known."""
+    rank = max(len(y.shape), len(p.shape))
+    y, p = ((1,) * (rank - len(x.shape)) + tuple(x.shape) for x in (y, p))
+    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
+    pairs = [(y[a], p[a]) for a in (range(rank) if axis is None else axes)]
+    return all(a == b or a is None or b is None for a, b in pairs)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
@@ -111,9 +126,11 @@ def cosine_similarity(y_true, y_pred, axis=-1):
     check_axes(axis)
     y_true, y_pred, dtype = prepare(y_true, y_pred)
     y_true, y_pred = same_rank(y_true, y_pred)
-    y, p = broadcast(_scaled(y_true, axis), _scaled(y_pred, axis))
-    cosine = kops.squeeze(_cosine(y, p, axis), axis=axis)
-    return kops.cast(-cosine, dtype)
+    y, p = _scaled(y_true, axis), _scaled(y_pred, axis)
+    if _alike(y, p, axis):
+        y, p = broadcast(y, p)
+    loss = kops.squeeze(_minus_cosine(y, p, axis), axis=axis)
+    return kops.cast(loss, dtype)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")

@@ -102,6 +102,12 @@ class LossFunctionWrapper(Loss):
         # Our functions convert labels themselves: class numbers stay whole.
         return y_true if self._ours else super()._prepare_labels(y_true, dtype)
 
+    def _select(self, keep, y_true, y_pred):
+        # In the shape in which `call` will see them.
+        if hasattr(y_true, "shape") and hasattr(y_pred, "shape"):
+            y_true, y_pred = same_rank(y_true, y_pred)
+        return super()._select(keep, y_true, y_pred)
+
     def _reduced_axes(self, keep, y_true, y_pred):
         if not self._ours:
             return super()._reduced_axes(keep, y_true, y_pred)

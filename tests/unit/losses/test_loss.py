@@ -306,3 +306,13 @@ def test_an_axis_that_is_no_number_is_refused():
     """A cosine has axes that are integers."""
     with pytest.raises(ValueError, match=r"Received: axis=\(0, 0.5\)"):
         losses.CosineSimilarity(axis=(0, 0.5))
+
+
+def test_weights_of_predictions_with_one_dimension_more_than_labels():
+    """Predictions are squeezed before weights are laid over them."""
+    y_pred = np.array([[[NAN], [1.0]], [[2.0], [3.0]]], "float32")
+    value, slope = step(
+        losses.MeanSquaredError(), np.zeros((2, 2)), y_pred, [0.0, 1.0]
+    )
+    assert value == 3.25
+    assert slope.tolist() == [[[0.0], [0.0]], [[1.0], [1.5]]]

@@ -159,3 +159,20 @@ def test_smoothing_does_not_cancel_on_the_other_side(from_logits, mode):
         expected = -2 * half * np.log(eps), half / eps**2 - (1 - half)
     assert value[0] == pytest.approx(expected[0], rel=2 * eps)
     assert slope[0, 0] == pytest.approx(expected[1], rel=2 * eps)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_cosine_gradient_of_a_long_vector_does_not_underflow(mode):
+    """However a compiler orders the products."""
+    p = np.array([[-(2.0**118), 2.0**-23]], "float32")
+    _, slope = value_and_slope(
+        losses.cosine_similarity, np.array([[3.0, 4.0]]), p, mode
+    )
+    assert slope[0, 1] == pytest.approx(-0.8 * 2.0**-118, rel=CLOSE)
+
+
+def test_cosine_of_one_entry_against_many_is_that_of_keras():
+    """The length of one entry is its size."""
+    p = np.array([[3.0, 4.0]], "float32")
+    value = losses.cosine_similarity(np.array([[2.0]]), p)
+    assert np.asarray(value)[0] == pytest.approx(-1.4, rel=CLOSE)
