@@ -28,7 +28,9 @@ def _scaled(x, axis):
     first = kops.where(m > far, one / step, one)
     first = kops.where(m < 1 / far, one * step, first)
     near = m * first
-    second = aim / kops.where(kops.equal(near, 0), one, near)
+    # TensorFlow may take the product of both scales, which must be finite.
+    aims = kops.where(m < 1 / far, one, one * aim)
+    second = aims / kops.where(kops.equal(near, 0), one, near)
     return (x * first) * second
 
 

@@ -176,3 +176,13 @@ def test_cosine_of_one_entry_against_many_is_that_of_keras():
     p = np.array([[3.0, 4.0]], "float32")
     value = losses.cosine_similarity(np.array([[2.0]]), p)
     assert np.asarray(value)[0] == pytest.approx(-1.4, rel=CLOSE)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_cosine_of_the_shortest_vectors_is_finite(mode):
+    """The two scales of such a vector are finite together."""
+    y = np.array([[-3.0, 4.0]], "float32") * np.float32(2.0**-125)
+    p = np.array([[3.0, 4.0]], "float32") * np.float32(2.0**-60)
+    value, slope = value_and_slope(losses.cosine_similarity, y, p, mode)
+    assert value[0] == pytest.approx(-0.28, rel=CLOSE)
+    assert np.isfinite(slope).all()
