@@ -386,12 +386,14 @@ def _squareplus_kernel(b):
 
     def value(x):
         h = hypotenuse(x)
-        low = x < 0
+        a = kops.abs(x)
+        # Not 0.5 * a + 0.5 * h: XLA would add first, and overflow.
+        gap = kops.where(kops.equal(h, a), 0.0, h - a)
+        mean = h - 0.5 * gap
         # x + h cancels below zero; (h + x)(h - x) = b.
-        below = (0.5 * b) / kops.where(low, h - x, 1.0)
-        # Not 0.5 * x + 0.5 * h: XLA would add first, and overflow.
-        gap = kops.where(kops.equal(h, x), 0.0, h - x)
-        return kops.where(low, below, h - 0.5 * gap)
+        low = x < 0
+        below = (0.25 * b) / kops.where(low, mean, 1.0)
+        return kops.where(low, below, mean)
 
     def slope(x):
         # Two equal infinities have no quotient.

@@ -129,6 +129,13 @@ def test_sparsemax_of_nothing(shape):
     assert tuple(got.shape) == shape
 
 
+def test_squareplus_of_the_most_negative_number():
+    """b / (4 |x|) is in the format though 2 |x| is not."""
+    x = np.float32([-(2.0**127), -INF])
+    got = value(lambda x: activations.squareplus(x, b=2.0**20), x)
+    assert got.tolist() == [2.0**-109, 0.0]
+
+
 def test_sparsemax_along_another_axis():
     """The axis of the classes need not be the last."""
     x = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
