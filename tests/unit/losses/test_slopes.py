@@ -181,8 +181,12 @@ def test_cosine_of_one_entry_against_many_is_that_of_keras():
 @pytest.mark.parametrize("mode", MODES)
 def test_cosine_of_the_shortest_vectors_is_finite(mode):
     """The two scales of such a vector are finite together."""
-    y = np.array([[-3.0, 4.0]], "float32") * np.float32(2.0**-125)
-    p = np.array([[3.0, 4.0]], "float32") * np.float32(2.0**-60)
-    value, slope = value_and_slope(losses.cosine_similarity, y, p, mode)
-    assert value[0] == pytest.approx(-0.28, rel=CLOSE)
+    # Of rows of many lengths: constants would be folded.
+    p = np.array([[-3.0, 4.0]] * 3, "float32")
+    p *= np.array([[2.0**-125], [1.0], [2.0**-60]], "float32")
+    y = np.array([[3.0, 4.0]] * 3, "float32")
+    function = functools.partial(losses.cosine_similarity, y)
+    # Its second derivative is above the largest number.
+    ((value, slope, _),) = derivatives(function, [p], 1.0, mode, second=False)
+    assert value == pytest.approx(np.full(3, -0.28), rel=CLOSE)
     assert np.isfinite(slope).all()
