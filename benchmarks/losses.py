@@ -104,7 +104,7 @@ IN_MEMORY = (
 
 
 @functools.lru_cache(maxsize=6)
-def tensor(kind, rows, columns, seed):
+def tensor(kind, rows, columns, seed, dtype="float32"):
     rng = np.random.default_rng(seed)
     if kind == CLASSES:
         return tf.constant(rng.integers(0, columns, rows))
@@ -114,14 +114,14 @@ def tensor(kind, rows, columns, seed):
     if kind == SHARES:
         np.exp(x, out=x)
         x /= x.sum(axis=1, keepdims=True)
-    return tf.constant(x)
+    return tf.cast(x, dtype)
 
 
-def step_of(module, case, size, jit):
+def step_of(module, case, size, jit, dtype="float32"):
     name, labels, predictions, arguments = CASES[case]
     rows, columns = map(int, size.split("x"))
-    y = tensor(labels, rows, columns, 0)
-    x = tensor(predictions, rows, columns, 1)
+    y = tensor(labels, rows, columns, 0, dtype)
+    x = tensor(predictions, rows, columns, 1, dtype)
     function = getattr(module, name)
 
     @tf.function(jit_compile=jit, autograph=False)

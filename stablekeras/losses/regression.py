@@ -4,10 +4,16 @@ import keras
 from keras import ops as kops
 
 from stablekeras.losses.inputs import prepare, same_rank
-from stablekeras.losses.kernels import squared, squared_log_ratio
+from stablekeras.losses.kernels import log1p_accurate, squared
+from stablekeras.losses.means import mean_of_terms
 from stablekeras.losses.reduction import mean
 from stablekeras.losses.wrapper import LossFunctionWrapper
-from stablekeras.ops.gradient import with_derivatives
+from stablekeras.ops.gradient import (
+    broadcast,
+    with_derivatives,
+    with_pullback,
+)
+from stablekeras.ops.precision import at_least, lesser
 from stablekeras.ops.symbolic import stable
 
 __all__ = [
@@ -50,17 +56,13 @@ def mean_squared_error(y_true, y_pred):
     >>> losses.mean_squared_error([[0, 0]], p).numpy()
     array([2.25e+38], dtype=float32)
     """
-    y_true, y_pred, dtype = prepare(y_true, y_pred)
-    y_true, y_pred = same_rank(y_true, y_pred)
-    return kops.cast(
-        mean(
-            squared(y_true - y_pred),
-            rescaled=lambda scale, y, p: kops.sum(
-                kops.square((y - p) * kops.sqrt(scale)), axis=-1
-            ),
-            operands=(y_true, y_pred),
+    return mean_of_terms(
+        lambda y, p: squared(y - p),
+        lambda scale, y, p: kops.sum(
+            kops.square((y - p) * kops.sqrt(scale)), axis=-1
         ),
-        dtype,
+        y_true,
+        y_pred,
     )
 
 
@@ -110,18 +112,23 @@ def mean_absolute_error(y_true, y_pred):
     >>> losses.mean_absolute_error([[0, 0]], p).numpy()
     array([3.e+38], dtype=float32)
     """
-    y_true, y_pred, dtype = prepare(y_true, y_pred)
-    y_true, y_pred = same_rank(y_true, y_pred)
-    return kops.cast(
-        mean(
-            _distance(y_true, y_pred),
-            rescaled=lambda scale, y, p: kops.sum(
-                kops.abs(y * scale - p * scale), axis=-1
-            ),
-            operands=(y_true, y_pred),
-        ),
-        dtype,
+    return mean_of_terms(
+        _distance,
+        lambda scale, y, p: kops.sum(kops.abs(y * scale - p * scale), axis=-1),
+        y_true,
+        y_pred,
     )
+
+
+def _share_pullback(u, e, whole):
+    # Not the sign of the quotient, which would be another division; and
+    # multiplied first: a tiny target would make 0 times infinity of it.
+    of_e = u * kops.sign(e) / whole
+    return of_e, -of_e * (e / whole)
+
+
+# abs(e) / whole for whole > 0
+_share = with_pullback(lambda e, whole: kops.abs(e) / whole, _share_pullback)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
@@ -153,8 +160,6 @@ def mean_absolute_percentage_error(y_true, y_pred):
     >>> losses.mean_absolute_percentage_error([[1e-30]], p).numpy()
     array([100.], dtype=float32)
     """
-    y_true, y_pred, dtype = prepare(y_true, y_pred)
-    y_true, y_pred = same_rank(y_true, y_pred)
 
     # Both compute the divisor anew: see `mean`.
     def divisor(y):
@@ -162,7 +167,10 @@ def mean_absolute_percentage_error(y_true, y_pred):
         return zero, kops.where(zero, keras.config.epsilon(), y)
 
     def values(y, p):
-        return kops.abs((y - p) / divisor(y)[1])
+        error, whole = p - y, kops.abs(divisor(y)[1])
+        if None in error.shape or error.shape != whole.shape:
+            whole = kops.broadcast_to(whole, kops.shape(error))
+        return _share(error, whole)
 
     def rescaled(scale, y, p):
         # A quotient overflows only if the truth does; the difference may not.
@@ -170,8 +178,38 @@ def mean_absolute_percentage_error(y_true, y_pred):
         whole = kops.where(zero, 0.0, scale)
         return kops.sum(kops.abs(whole - p / below * scale), axis=-1)
 
-    share = mean(values, rescaled=rescaled, operands=(y_true, y_pred))
-    return kops.cast(100.0 * share, dtype)
+    return mean_of_terms(values, rescaled, y_true, y_pred, factor=100.0)
+
+
+# At a tie with 0, backends share the gradient of a maximum out.
+_above_zero = with_pullback(
+    lambda x: at_least(x, 0.0), lambda u, x: (kops.where(x < 0, 0.0, u),)
+)
+
+
+def _log_ratio_value(y, p):
+    # One logarithm of 1 plus the relative distance: two would cancel.
+    ratio = (p - y) / (1 + lesser(y, p))
+    return log1p_accurate(kops.abs(ratio)) * kops.sign(ratio)
+
+
+# log((1 + p) / (1 + y)) for y, p >= 0
+_log_ratio = with_pullback(
+    _log_ratio_value, lambda u, y, p: (-u / (1 + y), u / (1 + p))
+)
+
+
+def _squared_log_ratio_pullback(u, y, p):
+    y, p = _above_zero(y), _above_zero(p)
+    # Multiplied first: the reciprocal alone may underflow.
+    slope = (2 * u) * _log_ratio(y, p)
+    return -slope / (1 + y), slope / (1 + p)
+
+
+_squared_log_ratio = with_pullback(
+    lambda y, p: kops.square(_log_ratio(_above_zero(y), _above_zero(p))),
+    _squared_log_ratio_pullback,
+)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
@@ -205,10 +243,8 @@ def mean_squared_logarithmic_error(y_true, y_pred):
     array([1.e-20])
     """
     y_true, y_pred, dtype = prepare(y_true, y_pred)
-    y_true, y_pred = same_rank(y_true, y_pred)
-    shape = kops.zeros_like(y_pred) + kops.zeros_like(y_true)
-    values = squared_log_ratio(y_true + shape, y_pred + shape)
-    return kops.cast(mean(values), dtype)
+    y_true, y_pred = broadcast(*same_rank(y_true, y_pred))
+    return kops.cast(mean(_squared_log_ratio(y_true, y_pred)), dtype)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")

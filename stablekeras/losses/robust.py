@@ -4,9 +4,8 @@ import keras
 from keras import ops as kops
 
 from stablekeras.losses.checks import check_positive
-from stablekeras.losses.inputs import prepare, same_rank
 from stablekeras.losses.kernels import huber_terms
-from stablekeras.losses.reduction import mean
+from stablekeras.losses.means import mean_of_terms
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops.elementary import tanh_kernel
 from stablekeras.ops.gradient import with_derivative
@@ -60,19 +59,17 @@ def huber(y_true, y_pred, delta=1.0):
     array([3.e+38], dtype=float32)
     """
     check_positive("delta", delta)
-    y_true, y_pred, dtype = prepare(y_true, y_pred)
-    y_true, y_pred = same_rank(y_true, y_pred)
-    error = y_pred - y_true
-    values = huber_terms(error, delta)
 
-    def rescaled(scale, values, y, p):
+    def terms(y, p):
+        return huber_terms(p - y, delta)
+
+    def rescaled(scale, y, p):
         half = kops.abs(0.5 * p - 0.5 * y)
         far = (2 * delta * scale) * (half - 0.25 * delta)
-        terms = kops.where(2 * half > delta, far, values * scale)
-        return kops.sum(terms, axis=-1)
+        scaled = kops.where(2 * half > delta, far, terms(y, p) * scale)
+        return kops.sum(scaled, axis=-1)
 
-    operands = (values, y_true, y_pred)
-    return kops.cast(mean(values, rescaled=rescaled, operands=operands), dtype)
+    return mean_of_terms(terms, rescaled, y_true, y_pred)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
@@ -101,11 +98,12 @@ def log_cosh(y_true, y_pred):
     >>> losses.log_cosh([[0], [0]], p).numpy()[1]
     np.float32(3e+38)
     """
-    y_true, y_pred, dtype = prepare(y_true, y_pred)
-    y_true, y_pred = same_rank(y_true, y_pred)
-    values = _log_cosh(y_pred - y_true)
 
-    def rescaled(scale, values, y, p):
+    def terms(y, p):
+        return _log_cosh(p - y)
+
+    def rescaled(scale, y, p):
+        values = terms(y, p)
         half = kops.abs(0.5 * p - 0.5 * y)
         # Where only this is finite, log(2) is far below the last digit.
         finite = kops.isfinite(values)
@@ -113,8 +111,7 @@ def log_cosh(y_true, y_pred):
             kops.where(finite, values * scale, (2 * scale) * half), axis=-1
         )
 
-    operands = (values, y_true, y_pred)
-    return kops.cast(mean(values, rescaled=rescaled, operands=operands), dtype)
+    return mean_of_terms(terms, rescaled, y_true, y_pred)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
