@@ -43,6 +43,7 @@ class ApplyCall:
             and not to a function or loop inside it.
         deferred: Whether the call is left to the transaction.
         touched: `id` of every handle the call would read or write.
+        loss: The loss that a rule of the optimizer is to judge, or `None`.
     """
 
     optimizer: Any
@@ -53,13 +54,16 @@ class ApplyCall:
     visible: bool
     deferred: bool
     touched: frozenset
+    loss: Any = None
 
     def tensors(self):
         """Returns the gradients that are not `None`."""
         return [g for g in self.grads if g is not None]
 
-    def run(self, tensors):
+    def run(self, tensors, loss=None):
         """Applies `tensors`, the gradients that are not `None`."""
+        if loss is not None:
+            _judge_of_loss(self.optimizer).see_loss(loss)
         left = iter(tensors)
         grads = [
             g if g is None else _with_constant_shape(next(left), g)
@@ -126,6 +130,12 @@ class ApplyLog:
                 ensure_built(optimizer, variables)
             graph = _graph()
             visible = graph is thread.graph
+            deferred = (
+                visible
+                and graph is not None
+                and self._immediate is not None
+                and len(calls) not in self._immediate
+            )
             call = ApplyCall(
                 optimizer=optimizer,
                 original=original,
@@ -133,12 +143,7 @@ class ApplyLog:
                 variables=variables,
                 operations=len(graph.get_operations()) if graph else 0,
                 visible=visible,
-                deferred=(
-                    visible
-                    and graph is not None
-                    and self._immediate is not None
-                    and len(calls) not in self._immediate
-                ),
+                deferred=deferred,
                 touched=frozenset(
                     id(h)
                     for v in [
@@ -149,6 +154,7 @@ class ApplyLog:
                     if getattr(v, "name", None) != "learning_rate"
                     for h in handles(v)
                 ),
+                loss=_loss_shown(optimizer, graph) if deferred else None,
             )
             calls.append(call)
             if not call.deferred:
@@ -176,6 +182,20 @@ def _with_constant_shape(passed, original):
     if shape is None:
         return passed
     return tf.IndexedSlices(passed.values, passed.indices, tf.constant(shape))
+
+
+def _judge_of_loss(optimizer):
+    """Returns the optimizer in a chain of wrappers that is shown losses."""
+    while optimizer is not None and not hasattr(optimizer, "take_loss"):
+        optimizer = getattr(optimizer, "inner_optimizer", None)
+    return optimizer
+
+
+def _loss_shown(optimizer, graph):
+    """Takes the loss that was shown for the call now made, if it is here."""
+    judge = _judge_of_loss(optimizer)
+    loss = None if judge is None else judge.take_loss()
+    return loss if getattr(loss, "graph", None) is graph else None
 
 
 def _graph():

@@ -53,7 +53,8 @@ class TracedStep:
                 total = tf.distribute.get_replica_context().all_reduce(
                     tf.distribute.ReduceOp.SUM, total
                 )
-            return logs, loss, grads, half_norm, total
+            shown = [[] if c.loss is None else [c.loss] for c in calls]
+            return logs, loss, grads, shown, half_norm, total
 
         def compute():
             with log.watching():

@@ -200,14 +200,14 @@ class ClippedOptimizer(OptimizerWrapper):
             NonFiniteError: As `apply`.
             TooManySkipsError: As `apply`.
         """
-        loss, self._loss = self._loss, None
+        loss = self.take_loss()
         grads = list(grads)
         if trainable_variables is None:
             if not self.built:
                 raise ValueError(
                     "trainable_variables must be given to an optimizer that "
-                    "is not built. Received: trainable_variables=None. Call "
-                    "optimizer.build(trainable_variables) first."
+                    "is not built. Received: trainable_variables=None. "
+                    "Call optimizer.build(trainable_variables) first."
                 )
             variables = list(self._known_variables)
         else:
@@ -436,16 +436,18 @@ class ClippedOptimizer(OptimizerWrapper):
         return super().scale_loss(loss)
 
     def see_loss(self, loss):
-        """Shows the loss of a step to the rules that judge it.
-
-        For a step whose loss is not scaled by this optimizer; `scale_loss`
-        does it by itself.
+        """Shows a loss to the rules that judge it, as `scale_loss` does.
 
         Args:
             loss: Scalar, the loss that the next gradients are those of.
         """
         if any(rule.vetoes for rule in self._rules):
             self._loss = loss
+
+    def take_loss(self):
+        """Returns the loss last shown, and forgets it."""
+        loss, self._loss = self._loss, None
+        return loss
 
     def finalize_variable_values(self, var_list):
         """Ends a training: raises what is to be raised, writes averages.

@@ -27,7 +27,7 @@ class SpikeSkip(ClippingRule):
 
     The loss decides as well where the optimizer gets to see it:
 
-    - in `fit` on TensorFlow and torch, unless one of the next two is in use;
+    - in `fit` on TensorFlow and torch;
     - under a `LossScaleOptimizer`, which keeps the loss to itself, with the
       callback `LogClipping`;
     - in a loop of your own, after `scale_loss` or `see_loss` in the same
@@ -36,9 +36,6 @@ class SpikeSkip(ClippingRule):
     The norm of the gradients decides alone
 
     - under a `LossScaleOptimizer` without `LogClipping`;
-    - with `NaNWatch` in a compiled step: it applies the gradients in another
-      graph than the one that has the loss, and refuses a loss that is not
-      finite by itself;
     - on JAX, which takes the gradient in a function of its own;
     - in a loop of your own that shows no loss.
 

@@ -98,11 +98,13 @@ class Transaction:
 
     def _transact(self, traced):
         saved = [resources.read(v) for v in traced.written]
-        logs, loss, grads, half_norm, total = traced.function()
+        logs, loss, grads, shown, half_norm, total = traced.function()
         state = self._state_total(traced.written)
         deferred = [c for c in traced.calls if c.deferred]
         held = [
-            g for c, g in zip(traced.calls, grads, strict=True) if c.deferred
+            (g, s)
+            for c, g, s in zip(traced.calls, grads, shown, strict=True)
+            if c.deferred
         ]
         every = [
             g for c, g in zip(traced.calls, grads, strict=True) if c.visible
@@ -117,9 +119,9 @@ class Transaction:
         figures = _figures(loss, half_norm, scale)
 
         def commit():
-            def apply(*grads):
-                for call, tensors in zip(deferred, grads, strict=True):
-                    call.run(tensors)
+            def apply(*held):
+                for call, (tensors, shown) in zip(deferred, held, strict=True):
+                    call.run(tensors, *shown)
 
             self._per_replica(apply, held)
             return figures
