@@ -17,15 +17,14 @@ from stablekeras.activations.piecewise import (
     threshold,
 )
 from stablekeras.activations.registry import deserialize, get, serialize
+from stablekeras.activations.shares import log_softmax, softmax
 from stablekeras.activations.smooth import (
     celu,
     elu,
     exponential,
     log_sigmoid,
-    log_softmax,
     selu,
     sigmoid,
-    softmax,
     softplus,
     softsign,
     squareplus,

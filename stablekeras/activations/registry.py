@@ -2,13 +2,13 @@
 
 import keras
 
-from stablekeras.activations import gated, piecewise, smooth
+from stablekeras.activations import gated, piecewise, shares, smooth
 
 __all__ = ["deserialize", "get", "serialize"]
 
 _BY_NAME = {
     name: getattr(module, name)
-    for module in (gated, piecewise, smooth)
+    for module in (gated, piecewise, shares, smooth)
     for name in module.__all__
     if name != "bounded"
 }

@@ -8,7 +8,7 @@ import contextlib
 
 from stablekeras.ops.axes import rank_of
 
-__all__ = ["MADE", "made_by", "maker"]
+__all__ = ["MADE", "made_by", "maker", "remember_logits"]
 
 # The attribute that holds the note.
 MADE = "_stable_made_by"
@@ -40,3 +40,10 @@ def made_by(output, kind, logits, axis=None):
 def maker(tensor):
     """Return `(kind, logits, axis)` of a noted tensor, or `None`."""
     return getattr(tensor, MADE, None)
+
+
+def remember_logits(output, logits):
+    """Note the logits of a probability where Keras' losses look for them."""
+    with contextlib.suppress(AttributeError):
+        output._keras_logits = logits
+    return output
