@@ -24,7 +24,7 @@ from stablekeras.graphs.apply_calls import (
     loss_scale,
     optimizer_variables,
 )
-from stablekeras.graphs.branches import rarely
+from stablekeras.graphs.branches import commit_or, rarely
 from stablekeras.graphs.sums import half_square, presence, values
 from stablekeras.graphs.traced_step import TracedStep, loss_of
 from stablekeras.graphs.train_function import is_distributed
@@ -124,7 +124,6 @@ class Transaction:
                     call.run(tensors, *shown)
 
             self._per_replica(apply, held)
-            return figures
 
         def refuse():
             facts = self._measure(loss, every, total, traced)
@@ -135,8 +134,8 @@ class Transaction:
 
         if not (under_xla() or is_distributed(self._model)):
             refuse = rarely(refuse)
-        facts = tf.cond(tf.math.is_finite(verdict), commit, refuse)
-        return facts, logs
+        finite = tf.math.is_finite(verdict)
+        return commit_or(finite, commit, figures, refuse), logs
 
     def _search(self, facts, scale, deferred, traced, saved):
         """Tells an overflow of the loss-scale search from a fault."""

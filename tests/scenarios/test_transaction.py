@@ -55,6 +55,16 @@ def _recurrent(**kwargs):
     return model
 
 
+def _deep(**kwargs):
+    keras.utils.set_random_seed(7)
+    hidden = [keras.layers.Dense(4, activation="tanh") for _ in range(9)]
+    model = keras.Sequential(
+        [keras.Input((6,)), *hidden, keras.layers.Dense(1)]
+    )
+    model.compile(optimizers.Adam(1e-2), "mse", **kwargs)
+    return model
+
+
 def _scaled():
     return optimizers.LossScaleOptimizer(
         optimizers.Adam(1e-3), initial_scale=64.0
@@ -109,6 +119,7 @@ CASES = {
     "bfloat16": lambda: compiled("adam", dtype="mixed_bfloat16", **PLAIN),
     "convolution": lambda: _convolutional(**PLAIN),
     "convolution-jit": lambda: _convolutional(**JIT),
+    "many-jit": lambda: _deep(**JIT),
     "recurrent-unbuilt": lambda: _recurrent(**PLAIN),
     "recurrent-chunk": lambda: _recurrent(**CHUNK),
     "gan": lambda: _gan(**PLAIN),
