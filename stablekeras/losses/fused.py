@@ -35,11 +35,12 @@ def dense_crossentropy(labels, logits, axis=-1, smoothing=0.0):
         labels = kops.moveaxis(labels, axis, -1)
         logits = kops.moveaxis(logits, axis, -1)
     if rank == 2:
-        return _fused(labels, logits, smoothing)
+        return _on_tensorflow(labels, logits, smoothing)
     shape = kops.shape(logits)
     flat = (-1, shape[-1])
     labels, logits = kops.reshape(labels, flat), kops.reshape(logits, flat)
-    return kops.reshape(_fused(labels, logits, smoothing), shape[:-1])
+    loss = _on_tensorflow(labels, logits, smoothing)
+    return kops.reshape(loss, shape[:-1])
 
 
 def _selected_product(labels, logits, axis):
@@ -60,9 +61,12 @@ def _selected_product(labels, logits, axis):
     return kops.sum(kops.where(kops.isnan(logits), logits, terms), axis=axis)
 
 
-def _fused(labels, logits, smoothing):
+def _on_tensorflow(labels, logits, smoothing):
     import tensorflow as tf
 
+    from stablekeras.graphs.xla import under_xla
+
+    value_and_slope = _compiled if under_xla() else _by_kernel
     eps = finfo(keras.backend.standardize_dtype(logits.dtype)).eps
     # XLA adds 50,000 shares up to 5 eps beside 1.
     slack = (4 + (logits.shape[-1] or 0) / 2**14) * eps
@@ -75,33 +79,13 @@ def _fused(labels, logits, smoothing):
     def of_logits(x):
         excess = tf.reduce_sum(labels, -1, keepdims=True) - 1
         excess *= 1 - smoothing
-
-        def kernel():
-            out = tf.raw_ops.SoftmaxCrossEntropyWithLogits(
-                features=x, labels=smoothed()
-            )
-            return tuple(out)
-
-        def corrected():
-            loss, slope = kernel()
-            # The softmax, without another pass of exponentials.
-            share = slope + tf.stop_gradient(smoothed())
-            return loss, slope + excess * share
-
-        loss, slope = tf.cond(
-            tf.reduce_all(tf.abs(excess) <= slack), kernel, corrected
-        )
-        value = tf.cond(
-            tf.reduce_all(tf.math.is_finite(loss)),
-            lambda: loss,
-            lambda: _selected_product(smoothed(), x, -1),
-        )
+        value, slope = value_and_slope(x, smoothed, excess, slack)
         # What the gradient holds, memory holds: the slope, not smoothed labels.
         return value, lambda upstream: upstream[:, None] * tied(slope, labels)
 
     @tf.custom_gradient
     def tied(slope, y):
-        # The kernel's slope forgets the labels when differentiated by them.
+        # The slope forgets the labels when differentiated by them.
         def gradient(d):
             by_share = tf.reduce_sum(d * tf.nn.softmax(logits), -1, True)
             return d, (1 - smoothing) * (by_share - d)
@@ -120,6 +104,61 @@ def _fused(labels, logits, smoothing):
     # and in one function with the other it would be computed in eager mode
     # each time, at three times the memory.
     return of_logits(logits) + of_labels(labels)
+
+
+def _by_kernel(x, smoothed, excess, slack):
+    """Computes value and slope by TensorFlow's kernel, in one pass.
+
+    Args:
+        x: Tensor of logits.
+        smoothed: Function that returns the labels.
+        excess: The sum of the labels, less 1.
+        slack: What of it is rounding.
+    """
+    import tensorflow as tf
+
+    def kernel():
+        out = tf.raw_ops.SoftmaxCrossEntropyWithLogits(
+            features=x, labels=smoothed()
+        )
+        return tuple(out)
+
+    def corrected():
+        loss, slope = kernel()
+        # The softmax, without another pass of exponentials.
+        share = slope + tf.stop_gradient(smoothed())
+        return loss, slope + excess * share
+
+    loss, slope = tf.cond(
+        tf.reduce_all(tf.abs(excess) <= slack), kernel, corrected
+    )
+    value = tf.cond(
+        tf.reduce_all(tf.math.is_finite(loss)),
+        lambda: loss,
+        lambda: _selected_product(smoothed(), x, -1),
+    )
+    return value, slope
+
+
+def _compiled(x, smoothed, excess, slack):
+    """Computes value and slope where a compiler joins what is elementwise.
+
+    There the cure of both cases costs no pass, and a branch would: it keeps
+    copies of what it reads, and nothing is joined across it.
+    """
+    import tensorflow as tf
+
+    peak = tf.stop_gradient(tf.reduce_max(x, -1, keepdims=True))
+    e = tf.exp(x - peak)
+    total = tf.reduce_sum(e, -1, keepdims=True)
+    # Halves: a difference may overflow where its share does not.
+    half = 0.5 * peak - 0.5 * x + 0.5 * tf.math.log(total)
+    value = 2 * tf.reduce_sum(tf.math.multiply_no_nan(half, smoothed()), -1)
+    # NaN logits stay NaN, even if all labels are 0.
+    value = tf.where(tf.math.is_nan(total[:, 0]), total[:, 0], value)
+    mass = 1 + tf.where(tf.abs(excess) <= slack, tf.zeros_like(excess), excess)
+    slope = e * tf.stop_gradient(mass) / total - tf.stop_gradient(smoothed())
+    return value, slope
 
 
 def sparse_crossentropy(labels, logits):

@@ -17,7 +17,7 @@ BELOW = {
     "errors": set(),
     "ops": {"errors"},
     "activations": {"errors", "ops"},
-    "losses": {"errors", "ops", "activations"},
+    "losses": {"errors", "ops", "activations", "graphs"},
     "optimizers": {"errors", "ops", "graphs"},
     "graphs": {"errors"},
     "hazards": {"errors", "graphs"},
