@@ -5,7 +5,8 @@
 
 All variants of a model live in one process and take turns; each round gives
 one ratio to the bare fit of that round, and the median of the ratios is
-printed, with the quartiles. Times are the processor time of `model.fit`,
+printed, with the quartiles. Each is made twice, in opposite order: where its
+memory lies is worth 1% of a step. Times are the processor time of `model.fit`,
 callbacks and logs included: with one thread that is the wall time of an idle
 machine, and it does not count what other programs take. `--wall` measures wall
 time instead. `--write` puts the tables into the docs.
@@ -158,24 +159,24 @@ VARIANTS = {
 
 
 def measure(make_model, jit, names, rounds, seconds):
-    variants = {}
-    for name in names:
+    runs = []
+    for name in [*names, *reversed(names)]:
         try:
-            variants[name] = Variant(name, make_model, jit)
+            runs.append((name, Variant(name, make_model, jit)))
         except Exception as error:
             print(f"    {name}: cannot run ({type(error).__name__})")
-    steps = max(5, int(seconds / variants["bare"].run(20)))
-    times = {name: [] for name in variants}
+    steps = max(5, int(seconds / 2 / runs[0][1].run(20)))
+    times = {name: np.zeros(rounds) for name, _ in runs}
+    order = np.random.default_rng(0)
     for round_ in range(rounds):
-        order = list(variants)
-        shift = round_ % len(order)
-        for name in order[shift:] + order[:shift]:
-            times[name].append(variants[name].run(steps))
-    bare = np.asarray(times["bare"])
+        # Whoever comes after a given one is another each round.
+        for place in order.permutation(len(runs)):
+            name, variant = runs[place]
+            times[name][round_] += variant.run(steps) / 2
     return {
         name: (
             float(np.median(t)) * 1e3,
-            np.quantile(np.asarray(t) / bare, [0.25, 0.5, 0.75]),
+            np.quantile(t / times["bare"], [0.25, 0.5, 0.75]),
         )
         for name, t in times.items()
     }
