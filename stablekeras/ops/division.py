@@ -3,7 +3,7 @@
 from keras import ops as kops
 
 from stablekeras.ops.gradient import with_derivatives
-from stablekeras.ops.precision import answered
+from stablekeras.ops.precision import answered, exact_number
 from stablekeras.ops.symbolic import stable
 
 __all__ = ["divide_no_nan", "masked"]
@@ -96,5 +96,5 @@ def masked(function, x, mask, *, safe=0.5, otherwise=0.0):
         )
     x = kops.convert_to_tensor(x)
     mask = kops.cast(mask, "bool")
-    inside = function(kops.where(mask, x, kops.cast(safe, x.dtype)))
-    return kops.where(mask, inside, kops.cast(otherwise, inside.dtype))
+    inside = function(kops.where(mask, x, exact_number(safe, x.dtype)))
+    return kops.where(mask, inside, exact_number(otherwise, inside.dtype))

@@ -17,7 +17,6 @@ from stablekeras.ops.precision import (
     compute_dtype,
     finfo,
     largest,
-    result_dtype,
     to_compute,
 )
 from stablekeras.ops.symbolic import stable
@@ -305,15 +304,10 @@ def global_norm(tensors):
     tensors = [t for t in keras.tree.flatten(tensors) if t is not None]
     if not tensors:
         return kops.zeros((), "float32")
-    tensors = [kops.convert_to_tensor(t) for t in tensors]
-    dtype = compute_dtype(result_dtype(*tensors))
-    flat = [
-        kops.reshape(kops.cast(t, dtype), (-1,))
-        for t in tensors
-        if 0 not in tuple(t.shape)
-    ]
+    dtype, tensors = to_compute(*tensors)
+    flat = [kops.reshape(t, (-1,)) for t in tensors if 0 not in tuple(t.shape)]
     if not flat:
-        return kops.zeros((), dtype)
+        return kops.zeros((), compute_dtype(dtype))
 
     def value(*xs):
         m, n = _joint(xs)

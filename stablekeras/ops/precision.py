@@ -6,8 +6,10 @@ result is rounded once, at the end.
 """
 
 import math
+import numbers
 
 import keras
+import numpy as np
 from keras import ops as kops
 
 from stablekeras.ops.axes import rank_of
@@ -17,6 +19,8 @@ __all__ = [
     "at_least",
     "at_most",
     "compute_dtype",
+    "exact_number",
+    "exact_tensor",
     "finfo",
     "largest",
     "lesser",
@@ -37,6 +41,8 @@ _TORCH = keras.backend.backend() == "torch"
 
 # Weakly typed: they follow the tensors they meet.
 _SCALARS = (bool, int, float)
+# What Keras would make float32 of.
+_PYTHON = (*_SCALARS, list, tuple)
 
 
 class finfo:
@@ -124,6 +130,30 @@ def largest(x, axis=None):
     return kops.max(x, axis=axis, keepdims=True)
 
 
+def _of_numbers(x):
+    """Whether `x` is a Python number, or a list of nothing else."""
+    leaves = keras.tree.flatten(x)
+    return bool(leaves) and all(isinstance(n, numbers.Number) for n in leaves)
+
+
+def exact_tensor(x):
+    """Convert to a tensor; Python numbers keep all their digits.
+
+    Keras makes float32 of them, which float64 would find rounded.
+    """
+    return kops.convert_to_tensor(np.asarray(x) if _of_numbers(x) else x)
+
+
+def exact_number(x, dtype):
+    """Convert an argument, a number or several, to a floating dtype."""
+    if isinstance(x, _SCALARS):
+        return kops.convert_to_tensor(x, dtype)
+    wide = keras.backend.standardize_dtype(dtype) == "float64"
+    if wide and _of_numbers(x):
+        return kops.convert_to_tensor(np.asarray(x, "float64"), dtype)
+    return kops.cast(exact_tensor(x), dtype)
+
+
 def to_compute(*xs):
     """Convert `xs` to tensors of one compute dtype.
 
@@ -131,14 +161,12 @@ def to_compute(*xs):
         `(dtype, tensors)`: the dtype of the answer and the converted tensors.
     """
     inputs = [
-        x if isinstance(x, _SCALARS) else kops.convert_to_tensor(x) for x in xs
+        x if isinstance(x, _PYTHON) else kops.convert_to_tensor(x) for x in xs
     ]
     dtype = result_dtype(*inputs)
     work = compute_dtype(dtype)
     return dtype, [
-        kops.convert_to_tensor(x, work)
-        if isinstance(x, _SCALARS)
-        else kops.cast(x, work)
+        exact_number(x, work) if isinstance(x, _PYTHON) else kops.cast(x, work)
         for x in inputs
     ]
 

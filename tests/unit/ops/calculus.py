@@ -1,13 +1,18 @@
 """Values and gradients of a function of numbers, on every backend."""
 
 import numpy as np
+import pytest
 
-from tests.accuracy.backends import derivatives
+from tests.accuracy.backends import DTYPES, derivatives
 
-__all__ = ["slope", "value"]
+__all__ = ["double", "slope", "value", "with_float64"]
 
 INF = float("inf")
 NAN = float("nan")
+
+with_float64 = pytest.mark.skipif(
+    "float64" not in DTYPES, reason="this backend has no float64"
+)
 
 
 def _run(function, x, weights):
@@ -26,3 +31,10 @@ def value(function, x):
 def slope(function, x, weights=1.0):
     """The gradient of the weighted sum of the values."""
     return _run(function, x, weights)[1]
+
+
+def double(function, x):
+    """The first value and slope of a function of one row, in float64."""
+    row = np.array([[x]], "float64")
+    got = derivatives(function, [row], 1.0, "eager", second=False)[0]
+    return np.ravel(got[0])[0], np.ravel(got[1])[0]
