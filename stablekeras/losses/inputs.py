@@ -6,19 +6,19 @@ of its origin: the logits it was made from and the mask it carries.
 """
 
 import contextlib
-import numbers
 
 import keras
-import numpy as np
 from keras import ops as kops
 
-from stablekeras.ops.precision import compute_dtype, result_dtype
+from stablekeras.ops.precision import (
+    compute_dtype,
+    exact_number,
+    result_dtype,
+)
 from stablekeras.ops.provenance import MADE
 
 __all__ = [
     "carry_origin",
-    "exact_number",
-    "exact_tensor",
     "keras_mask",
     "prepare",
     "same_rank",
@@ -52,22 +52,6 @@ def set_keras_mask(x, mask):
     """Attaches a mask to `x` where the backend's tensors allow it."""
     with contextlib.suppress(AttributeError):
         x._keras_mask = mask
-
-
-def exact_tensor(x):
-    """Converts to a tensor; Python numbers keep all their digits.
-
-    Keras makes float32 of them, which float64 would find rounded.
-    """
-    leaves = keras.tree.flatten(x)
-    if leaves and all(isinstance(leaf, numbers.Number) for leaf in leaves):
-        x = np.asarray(x)
-    return kops.convert_to_tensor(x)
-
-
-def exact_number(x, dtype):
-    """Converts an argument, a number or several, to a dtype."""
-    return kops.cast(exact_tensor(x), dtype)
 
 
 def prepare(y_true, y_pred, cast=None):

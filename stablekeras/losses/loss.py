@@ -8,7 +8,6 @@ from keras import ops as kops
 from stablekeras.losses.checks import check_reduction
 from stablekeras.losses.inputs import (
     carry_origin,
-    exact_tensor,
     keras_mask,
     same_rank,
     set_keras_mask,
@@ -16,7 +15,7 @@ from stablekeras.losses.inputs import (
 from stablekeras.losses.origin import select
 from stablekeras.losses.reduction import reduce_weighted
 from stablekeras.losses.selection import merge_weights, spread
-from stablekeras.ops.precision import compute_dtype
+from stablekeras.ops.precision import compute_dtype, exact_tensor
 
 __all__ = ["Loss"]
 

@@ -2,9 +2,13 @@
 
 from keras import ops as kops
 
-from stablekeras.losses.inputs import exact_number, same_rank
+from stablekeras.losses.inputs import same_rank
 from stablekeras.losses.reduction import mean
-from stablekeras.ops.precision import compute_dtype, result_dtype
+from stablekeras.ops.precision import (
+    compute_dtype,
+    exact_number,
+    result_dtype,
+)
 
 __all__ = ["mean_of_terms"]
 

@@ -6,8 +6,9 @@ Here an excluded entry is replaced by a harmless one before the loss sees it.
 
 from keras import ops as kops
 
-from stablekeras.losses.inputs import exact_number, same_rank
+from stablekeras.losses.inputs import same_rank
 from stablekeras.losses.reduction import quotient
+from stablekeras.ops.precision import exact_number
 
 __all__ = ["merge_weights", "spread"]
 

@@ -7,7 +7,6 @@ from stablekeras.losses.categorical_crossentropy import z_term
 from stablekeras.losses.checks import check_axis, check_not_negative
 from stablekeras.losses.fused import sparse_crossentropy
 from stablekeras.losses.inputs import (
-    exact_tensor,
     prepare,
     set_keras_mask,
     widest_integers,
@@ -17,6 +16,7 @@ from stablekeras.losses.logits import logits_of
 from stablekeras.losses.origin import cast_probabilities, select
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops import clamped_log
+from stablekeras.ops.precision import exact_tensor
 from stablekeras.ops.symbolic import stable
 
 __all__ = [
