@@ -39,7 +39,7 @@ def kl_divergence(y_true, y_pred):
         ValueError: If the shapes do not broadcast.
 
     Accuracy: worst ULP 0.2 in float16, 0.3 in bfloat16, 0.8 in float32, 0.6 in
-        float64; gradient 0.0, 0.0, 0.0, 0.2.
+        float64; gradient 0.0, 0.0, 0.0, 0.0.
     Gradient: `-y / p`, exact down to `p = eps**2`, and that of `p = eps**2`
         below.
 
