@@ -12,12 +12,16 @@ from stablekeras.losses.checks import (
     check_fraction,
     check_not_negative,
 )
-from stablekeras.losses.focal_terms import binary_focal_terms, powered
+from stablekeras.losses.focal_terms import (
+    binary_focal_from_logits,
+    binary_focal_terms,
+    powered,
+)
 from stablekeras.losses.inputs import exact_number, prepare, same_shape
 from stablekeras.losses.kernels import (
-    binary_from_logits,
     clamp_floor,
     rest_sums,
+    smooth_chances,
 )
 from stablekeras.losses.logits import logits_of
 from stablekeras.losses.origin import cast_chances, cast_probabilities
@@ -33,30 +37,6 @@ __all__ = [
     "binary_focal_crossentropy",
     "categorical_focal_crossentropy",
 ]
-
-
-def _wrong_share(y, x):
-    """Returns `1 - p_t` and its logarithm from logits.
-
-    With `t` the label of the other side and `e = exp(-|x|)`, it is
-    `(t + (1 - t) e) / (1 + e)`: a sum of terms of one sign.
-    """
-    positive = x >= 0
-    t = kops.where(positive, 1 - y, y)
-    a = kops.where(positive, x, -x)
-    e = kops.exp(-a)
-    sure = kops.equal(t, 0)
-    mixed = t + (1 - t) * e
-    log = kops.where(sure, -a, kops.log(kops.where(sure, 1.0, mixed)))
-    return mixed / (1 + e), log - kops.log1p(e)
-
-
-def _binary_factor(y, x, gamma):
-    share, log = _wrong_share(y, x)
-    if isinstance(gamma, (int, float)) and gamma in (0, 1, 2):
-        return powered(share, gamma)
-    # u**gamma underflows later than u, and its slope at gamma < 1 is steep.
-    return kops.exp(exact_number(gamma, x.dtype) * log)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
@@ -114,23 +94,24 @@ def binary_focal_crossentropy(
     cast = None if from_logits else cast_chances
     y_true, y_pred, dtype = prepare(y_true, y_pred, cast)
     same_shape(y_true, y_pred)
-    y = y_true
-    if label_smoothing:
-        y = y * (1.0 - label_smoothing) + 0.5 * label_smoothing
     x = logits_of(
         y_pred,
         from_logits,
         "sigmoid",
         axis,
-        y.dtype,
+        y_true.dtype,
         "binary_focal_crossentropy",
     )
     if x is not None:
-        values = binary_from_logits(y, x) * _binary_factor(y, x, gamma)
+        values = binary_focal_from_logits(y_true, x, gamma, label_smoothing)
     else:
-        values = binary_focal_terms(y, y_pred, gamma)
+        values = binary_focal_terms(y_true, y_pred, gamma, label_smoothing)
     if apply_class_balancing:
-        values = values * (y * alpha + (1 - y) * (1 - alpha))
+        one, other = (
+            smooth_chances(side, label_smoothing)
+            for side in (y_true, 1 - y_true)
+        )
+        values = values * (one * alpha + other * (1 - alpha))
     return kops.cast(mean(values, axis), dtype)
 
 

@@ -1,9 +1,9 @@
-"""Terms of the binary focal cross-entropy of probabilities, and their slope.
+"""Terms of the binary focal cross-entropy, and their slope.
 
 Under a label between 0 and 1 the slope is a difference: the share of the
 wrong side grows where the cross-entropy falls. Near the turn, where the two
-cancel, one rounding of either is all that would be left; so they are computed
-in twice the precision and rounded once.
+cancel, one rounding of either is all that would be left of the slope by a
+probability; so they are computed in twice the precision and rounded once.
 """
 
 import math
@@ -14,15 +14,19 @@ from keras import ops as kops
 
 from stablekeras.losses.inputs import exact_number
 from stablekeras.losses.kernels import (
+    binary_from_logits,
     binary_from_probabilities,
     clamp_floor,
     log1p_accurate,
+    smooth_chances,
 )
 from stablekeras.losses.twofold import two_sum
+from stablekeras.ops.elementary import terms as terms_for
+from stablekeras.ops.elementary import x_coth_minus_one
 from stablekeras.ops.gradient import no_gradient, remembered, with_pullback
-from stablekeras.ops.precision import at_least, at_most
+from stablekeras.ops.precision import at_least, at_most, finfo
 
-__all__ = ["binary_focal_terms", "powered"]
+__all__ = ["binary_focal_from_logits", "binary_focal_terms", "powered"]
 
 
 def powered(u, gamma):
@@ -40,7 +44,7 @@ def powered(u, gamma):
     return kops.where(gone, kops.zeros_like(u), power)
 
 
-def binary_focal_terms(y, p, gamma):
+def binary_focal_terms(y, p, gamma, smoothing=0.0):
     """Computes `u**gamma * (-y log(p) - (1 - y) log(1 - p))`.
 
     `u = y (1 - p) + (1 - y) p` is the share of the wrong side. Logarithms are
@@ -50,6 +54,7 @@ def binary_focal_terms(y, p, gamma):
         y: Tensor of labels in [0, 1].
         p: Tensor of probabilities, of the same shape and dtype.
         gamma: Number >= 0.
+        smoothing: Float in [0, 1]: squeezes labels towards 0.5.
 
     Returns:
         Tensor of the shape of `y`.
@@ -57,42 +62,51 @@ def binary_focal_terms(y, p, gamma):
     if not isinstance(gamma, (int, float)):
         gamma = exact_number(gamma, y.dtype)
     elif gamma == 0:
-        return binary_from_probabilities(y, p)
+        return binary_from_probabilities(y, p, smoothing)
 
     def slope(u, y, p, share, loss):
-        slopes = (u * d for d in _slope_slopes(y, p, gamma))
+        slopes = (u * d for d in _slope_slopes(y, p, gamma, smoothing))
         return (*slopes, no_gradient(share), no_gradient(loss))
 
     of_prediction = with_pullback(
         lambda y, p, share, loss: (
-            powered(share, gamma - 1) * _bend(y, p, share, loss, gamma)
+            powered(share, gamma - 1)
+            * _bend(y, p, share, loss, gamma, smoothing)
         ),
         slope,
     )
     terms = with_pullback(
         lambda y, p, share, loss: powered(share, gamma) * loss,
         lambda u, y, p, share, loss: (
-            u * _label_slope(y, p, gamma),
+            u * _label_slope(y, p, gamma, smoothing),
             u * of_prediction(y, p, share, loss),
             no_gradient(share),
             no_gradient(loss),
         ),
     )
-    memory = _share(y, p), binary_from_probabilities(y, p)
+    share = _share(*_sides(y, smoothing), p)
+    memory = share, binary_from_probabilities(y, p, smoothing)
     return terms(y, p, *map(remembered, memory))
 
 
-def _share(y, p):
-    return y * (1 - p) + (1 - y) * p
+def _sides(y, smoothing):
+    """Returns the labels of both classes."""
+    return smooth_chances(y, smoothing), smooth_chances(1 - y, smoothing)
 
 
-def _bend(y, p, share, loss, gamma):
+def _share(one, other, p):
+    return one * (1 - p) + other * p
+
+
+def _bend(y, p, share, loss, gamma, smoothing):
     """Computes the slope over `share**(gamma - 1)`.
 
     That is `gamma (1 - 2 y) loss + share loss'`, with the derivative by `p`.
     """
     # TensorFlow does not differentiate a branch twice.
     y, p, share, loss = map(kops.stop_gradient, (y, p, share, loss))
+    if smoothing:
+        return _exact_bend(y, p, gamma, smoothing)
     soft = kops.logical_and(kops.not_equal(y, 0), kops.not_equal(y, 1))
 
     def sure():
@@ -100,10 +114,12 @@ def _bend(y, p, share, loss, gamma):
         right = at_least(y * p + (1 - y) * (1 - p), clamp_floor(p))
         return (1 - 2 * y) * (gamma * loss + share / right)
 
-    return kops.cond(kops.any(soft), lambda: _exact_bend(y, p, gamma), sure)
+    return kops.cond(
+        kops.any(soft), lambda: _exact_bend(y, p, gamma, smoothing), sure
+    )
 
 
-def _exact_bend(y, p, gamma):
+def _exact_bend(y, p, gamma, smoothing):
     # Take the side whose probability is exact, the smaller; the slope changes
     # its sign with the side.
     other = p > 0.5
@@ -119,6 +135,7 @@ def _exact_bend(y, p, gamma):
         )
         gamma = exact_number(gamma, "float64")
         log_p = whole * _LN2 + part
+        y = smooth_chances(y, smoothing)
         bend = _difference(y, p, clamped, log_p, log_q, gamma)
         bend = kops.cast(bend, dtype)
     else:
@@ -127,6 +144,7 @@ def _exact_bend(y, p, gamma):
             _Pair, (y, p, clamped, whole, part, log_q)
         )
         log_p = whole * _LN2 + (whole * _LN2_REST + part)
+        y = smooth_chances(y, smoothing)
         bend = _difference(y, p, clamped, log_p, log_q, gamma).total()
     return kops.where(other, -bend, bend)
 
@@ -247,11 +265,13 @@ def _halves(x):
     return high, x - high
 
 
-def _label_slope(y, p, gamma):
-    share, loss = _share(y, p), binary_from_probabilities(y, p)
+def _label_slope(y, p, gamma, smoothing):
+    share = _share(*_sides(y, smoothing), p)
+    loss = binary_from_probabilities(y, p, smoothing)
     log_p, log_q = _clamped_logs(p)
     slope = gamma * powered(share, gamma - 1) * (1 - 2 * p) * loss
-    return slope + powered(share, gamma) * (log_q - log_p)
+    slope = slope + powered(share, gamma) * (log_q - log_p)
+    return (1.0 - smoothing) * slope
 
 
 def _clamped_logs(p):
@@ -260,23 +280,142 @@ def _clamped_logs(p):
     return kops.log(at_least(p, floor)), at_least(log_q, math.log(floor))
 
 
-def _slope_slopes(y, p, gamma):
+def _slope_slopes(y, p, gamma, smoothing):
     """Returns the derivatives of the slope by `y` and by `p`."""
     floor = clamp_floor(p)
-    share, loss = _share(y, p), binary_from_probabilities(y, p)
+    one, rest = _sides(y, smoothing)
+    share = _share(one, rest, p)
+    loss = binary_from_probabilities(y, p, smoothing)
     gone = share <= 0
     per_share = kops.where(gone, 0.0, loss) / kops.where(gone, 1.0, share)
     log_p, log_q = _clamped_logs(p)
     q = 1 - p
     by_p, by_q = 1 / at_least(p, floor), 1 / at_least(q, floor)
-    tilt, lean = 1 - 2 * y, 1 - 2 * p
-    first = (1 - y) * by_q - y * by_p
+    tilt, lean = rest - one, 1 - 2 * p
+    first = rest * by_q - one * by_p
     # Below the floor the logarithm is constant.
-    second = kops.where(p > floor, y * by_p * by_p, 0.0)
-    second = second + kops.where(q > floor, (1 - y) * by_q * by_q, 0.0)
+    second = kops.where(p > floor, one * by_p * by_p, 0.0)
+    second = second + kops.where(q > floor, rest * by_q * by_q, 0.0)
     steep = (gamma - 1) * tilt * per_share
     of_y = lean * (steep + first) - 2 * loss + tilt * (log_q - log_p)
     of_y = gamma * of_y - share * (by_p + by_q)
     of_p = gamma * tilt * (steep + 2 * first) + share * second
     power = powered(share, gamma - 1)
-    return power * of_y, power * of_p
+    return (1.0 - smoothing) * power * of_y, power * of_p
+
+
+def binary_focal_from_logits(y, x, gamma, smoothing=0.0):
+    """Computes `u**gamma * (-y log(p) - (1 - y) log(1 - p))`, `p = sigmoid(x)`.
+
+    `u = y (1 - p) + (1 - y) p` is the share of the wrong side.
+
+    Args:
+        y: Tensor of labels in [0, 1].
+        x: Tensor of logits, of the same shape and dtype.
+        gamma: Number >= 0.
+        smoothing: Float in [0, 1]: squeezes labels towards 0.5.
+
+    Returns:
+        Tensor of the shape of `y`.
+    """
+    if not isinstance(gamma, (int, float)):
+        gamma = exact_number(gamma, y.dtype)
+    elif gamma == 0:
+        return binary_from_logits(y, x, smoothing)
+
+    def slope(y, x, e, power, loss):
+        side = _Side(y, x, e, smoothing)
+        # A loss may be as large as the logit: where it is, its factor is 0.
+        return side.towards_x(
+            power * (gamma * (side.growth * loss) + side.rise())
+        )
+
+    def curves(u, y, x, e, power, loss):
+        by_y, by_x = _Side(y, x, e, smoothing).curves(power, loss, gamma)
+        return (u * by_y, u * by_x, *map(no_gradient, (e, power, loss)))
+
+    of_prediction = with_pullback(slope, curves)
+
+    def slopes(u, y, x, e, power, loss):
+        memory = e, power, loss
+        by_y = _Side(y, x, e, smoothing).label_slope(power, loss, gamma)
+        by_x = of_prediction(y, x, *memory)
+        return (u * by_y, u * by_x, *map(no_gradient, memory))
+
+    terms = with_pullback(lambda y, x, e, power, loss: power * loss, slopes)
+    e = kops.exp(-kops.abs(x))
+    side = _Side(y, x, e, smoothing)
+    loss = kops.where(side.sure, 0.0, side.a) * side.t + kops.log1p(e)
+    memory = e, side.powered_share(gamma), loss
+    return terms(y, x, *map(remembered, memory))
+
+
+class _Side:
+    """The wrong side of a prediction, whose probability is at most 1/2.
+
+    Everything is a function of `a = |x|` and of `t`, the label of that side:
+    its probability is `q = e / (1 + e)`, `e = exp(-a)`, the share of what is
+    wrong `u = t (1 - q) + (1 - t) q`, and the loss `t a + log(1 + e)`.
+    """
+
+    def __init__(self, y, x, e, smoothing):
+        self.positive = x >= 0
+        self.kept = 1.0 - smoothing
+        t = kops.where(self.positive, 1 - y, y)
+        self.t = smooth_chances(t, smoothing)
+        # Smoothing moves no label to the other side of 1/2.
+        self.above_half = self.kept * (t - 0.5)
+        self.a, self.e = kops.abs(x), e
+        self.sure = kops.equal(self.t, 0)
+        self.mixed = self.t + (1 - self.t) * e
+        self.p = 1 / (1 + e)
+        # Under a sure label both terms of a ratio may have underflown.
+        tiny = finfo(keras.backend.standardize_dtype(x.dtype)).tiny
+        self.gone = self.mixed < tiny
+        self.ratio = self.per_mixed(e)  # q / u
+        # The derivative of u by a, over u.
+        self.growth = 2 * self.above_half * self.p * self.ratio
+
+    def per_mixed(self, number, at_zero=1.0):
+        quotient = number / kops.where(self.gone, 1.0, self.mixed)
+        return kops.where(self.gone, at_zero, quotient)
+
+    def towards_x(self, slope):
+        return kops.where(self.positive, slope, -slope)
+
+    def powered_share(self, gamma):
+        """Computes `u**gamma`."""
+        share = self.mixed / (1 + self.e)
+        if isinstance(gamma, (int, float)) and gamma in (1, 2):
+            return powered(share, gamma)
+        # u**gamma underflows later than u, and is steep there at gamma < 1.
+        gamma = exact_number(gamma, share.dtype)
+        log = -(self.a + kops.log1p(self.e))
+        power = kops.power(kops.where(self.sure, 1.0, share), gamma)
+        return kops.where(self.sure, kops.exp(gamma * log), power)
+
+    def rise(self):
+        """Computes `t - q`, the derivative of the loss by `a`."""
+        half = 0.5 * at_most(self.a, 1.0)
+        tanh = half / (1 + x_coth_minus_one(half, terms_for(half, 5, 11)))
+        far = self.t - self.e * self.p
+        return kops.where(self.a < 1, self.above_half + 0.5 * tanh, far)
+
+    def label_slope(self, power, loss, gamma):
+        tilt = (1 - self.e) * self.per_mixed(loss)
+        # Multiplied by the power first: the logit may be the largest number.
+        slope = (power * gamma) * tilt + power * self.a
+        return -self.kept * self.towards_x(slope)
+
+    def curves(self, power, loss, gamma):
+        """Returns the derivatives of the slope by `y` and by `x`."""
+        growth, p, q = self.growth, self.p, self.e * self.p
+        grown = growth * loss
+        steep = (gamma - 1) * growth
+        by_x = (steep + (q - p)) * grown + 2 * growth * self.rise()
+        by_x = power * (gamma * by_x + p * q)
+        tilt = steep * self.per_mixed(loss) - self.ratio * p
+        tilt = (1 - self.e) * (tilt + self.per_mixed(self.t, 0.0))
+        by_t = power * (gamma * (tilt + 2 * p * self.ratio * loss) + 1)
+        by_t = by_t + (power * gamma * growth) * self.a
+        return -self.kept * by_t, by_x

@@ -45,3 +45,83 @@ def test_the_slope_of_a_small_probability_is_not_that_of_the_floor(mode):
         mode,
     )
     assert slope[0, 0] == pytest.approx(1.5e-10, rel=1e-6)
+
+
+def value_and_slope(labels, predictions, mode, dtype="float32", **arguments):
+    """The loss of single predictions and its slope; nothing is NaN."""
+    y = np.asarray(labels, dtype)[:, None]
+    x = np.asarray(predictions, dtype)[:, None]
+    ((value, slope, curve),) = derivatives(
+        lambda x: losses.binary_focal_crossentropy(y, x, **arguments),
+        [x],
+        1.0,
+        mode,
+    )
+    assert np.isfinite(curve).all()
+    return value, slope[:, 0]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("gamma", [0.5, 2.0, 5.0])
+def test_the_slope_at_the_largest_logits_is_finite(gamma, mode):
+    """There `gamma` times the loss is beyond the largest number."""
+    largest = float(np.finfo("float32").max)
+    value, slope = value_and_slope(
+        [1, 0, 0.5, 1, 0],
+        [-largest, largest, largest, largest, -largest],
+        mode,
+        gamma=gamma,
+        from_logits=True,
+    )
+    half = 0.5 ** (gamma + 1)
+    expected = np.array([1, 1, half, 0, 0])
+    np.testing.assert_allclose(value, largest * expected, rtol=1e-6)
+    np.testing.assert_allclose(slope, [-1, 1, half, 0, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 1.7, 2.0])
+@pytest.mark.parametrize("smoothing", [0.0, 1.0])
+def test_the_slope_of_a_small_logit_under_a_label_of_one_half(
+    smoothing, gamma, mode
+):
+    """It is a quarter of the logit, times the power of the share."""
+    x = np.array([1e-5, -3e-4, 1e-20, -1e-30, 0.0], "float32")
+    _, slope = value_and_slope(
+        np.full(5, 0.5) if not smoothing else np.array([1, 0, 1, 0.3, 1]),
+        x,
+        mode,
+        gamma=gamma,
+        from_logits=True,
+        label_smoothing=smoothing,
+    )
+    expected = 0.5**gamma * np.float64(x) / 4
+    np.testing.assert_allclose(slope, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_smoothing_leaves_its_digits_on_the_other_side(from_logits, mode):
+    """Of a label of 1 the other class is left half the smoothing."""
+    half = 2.0**-13 * 1.1
+    x = np.array([2.0**20 if from_logits else 1.0])
+    value, slope = value_and_slope(
+        [1],
+        x,
+        mode,
+        gamma=1.0,
+        from_logits=from_logits,
+        label_smoothing=2 * half,
+        apply_class_balancing=True,
+        alpha=0.0,
+    )
+    # The weight is half as well: no class counts but the other.
+    if from_logits:
+        expected = half**3 * x[0], half**3
+    else:
+        floor = 2.0**-46
+        loss = -half * np.log(floor)
+        step = half / floor - (1 - half)
+        expected = half**2 * loss, half * (half * step - (1 - 2 * half) * loss)
+    np.testing.assert_allclose(value[0], expected[0], rtol=1e-6)
+    np.testing.assert_allclose(slope[0], expected[1], rtol=1e-6)
