@@ -20,15 +20,17 @@ from stablekeras.losses.focal_terms import (
 from stablekeras.losses.inputs import exact_number, prepare, same_shape
 from stablekeras.losses.kernels import (
     clamp_floor,
+    log1p_accurate,
     rest_sums,
     smooth_chances,
 )
 from stablekeras.losses.logits import logits_of
 from stablekeras.losses.origin import cast_chances, cast_probabilities
-from stablekeras.losses.reduction import mean, with_value
+from stablekeras.losses.reduction import mean
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops import clamped_log
-from stablekeras.ops.precision import at_least, finfo
+from stablekeras.ops.gradient import with_derivative, with_pullback
+from stablekeras.ops.precision import at_least, finfo, largest
 from stablekeras.ops.symbolic import stable
 
 __all__ = [
@@ -179,15 +181,22 @@ def categorical_focal_crossentropy(
         "categorical_focal_crossentropy",
     )
     if x is not None:
-        terms = _focal_from_logits(y, x, gamma, axis)
+        weights, terms = _focal_from_logits(y, x, gamma, axis)
     else:
-        terms = _focal_from_probabilities(y, y_pred, gamma, axis)
-    loss = kops.sum(exact_number(alpha, y.dtype) * terms, axis=axis)
+        weights, terms = _focal_from_probabilities(y, y_pred, gamma, axis)
+    # Weighted before they meet: a term may be as large as a logit.
+    weights = exact_number(alpha, y.dtype) * weights
+    loss = kops.sum(weights * terms, axis=axis)
     return kops.cast(loss, dtype)
 
 
+def _is_flat(gamma):
+    """Returns whether the slope of `u**gamma` at 0 is finite."""
+    return isinstance(gamma, (int, float)) and (gamma == 0 or gamma >= 1)
+
+
 def _focal_from_logits(y, x, gamma, axis):
-    if isinstance(gamma, (int, float)) and (gamma == 0 or gamma >= 1):
+    if _is_flat(gamma):
         log_p = kops.log_softmax(x, axis=axis)
         factor = powered(1 - kops.exp(log_p), gamma)
     else:
@@ -197,10 +206,30 @@ def _focal_from_logits(y, x, gamma, axis):
         log_rest = kops.where(impossible, kops.zeros_like(log_rest), log_rest)
         factor = kops.exp(exact_number(gamma, x.dtype) * log_rest)
         factor = kops.where(impossible, kops.zeros_like(factor), factor)
-    # The largest number stands for what lies beyond: times 0 it is 0.
+    return -2 * y, _half_product(factor, log_p, _half_log(log_p, x, axis))
+
+
+def _half_log(log_p, x, axis):
+    """Computes `log_p / 2`, which fits where the weighted loss does."""
+    log_p, x = kops.stop_gradient(log_p), kops.stop_gradient(x)
     lowest = -finfo(keras.backend.standardize_dtype(x.dtype)).max
-    log_p = with_value(log_p, at_least(log_p, lowest))
-    return -y * factor * log_p
+    # Where the difference of logits overflows, nothing else counts.
+    apart = 0.5 * x - 0.5 * largest(x, axis)
+    half = kops.where(log_p < lowest, apart, 0.5 * log_p)
+    # The largest number stands for what lies beyond: times 0 it is 0.
+    return at_least(half, lowest)
+
+
+# The factor moves with p: where that is 0 the logarithm, which may be as large
+# as a logit, does not count.
+_half_product = with_pullback(
+    lambda factor, log_p, half: factor * half,
+    lambda u, factor, log_p, half: (
+        (0.5 * u) * at_least(log_p, -1000.0),
+        (0.5 * u) * factor,
+        kops.zeros_like(half),
+    ),
+)
 
 
 def _focal_from_probabilities(y, p, gamma, axis):
@@ -211,7 +240,40 @@ def _focal_from_probabilities(y, p, gamma, axis):
     log_p = clamped_log(p / fixed, floor=clamp_floor(p))
     # The logarithm of 1; its gradient is that of the normalisation.
     log_p = log_p - kops.log(total / fixed)
-    return -y * powered(1 - p / total, gamma) * log_p
+    rest = 1 - p / total
+    if _is_flat(gamma):
+        return -y, powered(rest, gamma) * log_p
+    # The slope is steep near p = 1: there 1 - p must not cancel.
+    sure = p > 0.5 * total
+    others = kops.where(sure, kops.zeros_like(p), p)
+    others = kops.sum(others, axis=axis, keepdims=True) / total
+    near = _steep(exact_number(gamma, p.dtype))(
+        kops.where(sure, others, kops.zeros_like(p))
+    )
+    rest = kops.where(sure, kops.ones_like(rest), rest)
+    return -y, kops.where(sure, near, powered(rest, gamma) * log_p)
+
+
+def _steep(gamma):
+    """Returns `u**gamma log(1 - u)` as a function of `u` in [0, 1/2]."""
+
+    def log_over(u):
+        gone = kops.equal(u, 0)
+        quotient = log1p_accurate(-u) / kops.where(gone, kops.ones_like(u), u)
+        return kops.where(gone, -kops.ones_like(u), quotient)
+
+    def second(u):
+        by_q = 1 / (1 - u)
+        bend = gamma * ((gamma - 1) * log_over(u) - 2 * by_q)
+        return powered(u, gamma - 1) * (bend - u * by_q * by_q)
+
+    def slope(u):
+        return powered(u, gamma) * (gamma * log_over(u) - 1 / (1 - u))
+
+    return with_derivative(
+        lambda u: powered(u, gamma) * log1p_accurate(-u),
+        with_derivative(slope, second),
+    )
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")

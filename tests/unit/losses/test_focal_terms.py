@@ -1,4 +1,4 @@
-"""The slope of the binary focal cross-entropy from probabilities."""
+"""The slopes of the focal cross-entropies where a formula loses them."""
 
 import numpy as np
 import pytest
@@ -47,18 +47,21 @@ def test_the_slope_of_a_small_probability_is_not_that_of_the_floor(mode):
     assert slope[0, 0] == pytest.approx(1.5e-10, rel=1e-6)
 
 
-def value_and_slope(labels, predictions, mode, dtype="float32", **arguments):
+def value_and_slope(labels, predictions, mode, **arguments):
     """The loss of single predictions and its slope; nothing is NaN."""
-    y = np.asarray(labels, dtype)[:, None]
-    x = np.asarray(predictions, dtype)[:, None]
+    y = np.asarray(labels, "float32")[:, None]
+    x = np.asarray(predictions, "float32")[:, None]
+    loss = losses.binary_focal_crossentropy
+    value, slope = _checked(loss, y, x, mode, **arguments)
+    return value, slope[:, 0]
+
+
+def _checked(loss, y, x, mode, **arguments):
     ((value, slope, curve),) = derivatives(
-        lambda x: losses.binary_focal_crossentropy(y, x, **arguments),
-        [x],
-        1.0,
-        mode,
+        lambda x: loss(y, x, **arguments), [x], 1.0, mode
     )
     assert np.isfinite(curve).all()
-    return value, slope[:, 0]
+    return value, slope
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -125,3 +128,70 @@ def test_smoothing_leaves_its_digits_on_the_other_side(from_logits, mode):
         expected = half**2 * loss, half * (half * step - (1 - 2 * half) * loss)
     np.testing.assert_allclose(value[0], expected[0], rtol=1e-6)
     np.testing.assert_allclose(slope[0], expected[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 5.0])
+def test_the_loss_over_classes_at_the_largest_logits(gamma, mode):
+    """The distance of two logits overflows, a quarter of it does not."""
+    largest = np.finfo("float32").max
+    x = np.array([[largest, -largest, 1.0], [largest, 0.0, -largest]])
+    y = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]], "float32")
+    value, slope = _checked(
+        losses.categorical_focal_crossentropy,
+        y,
+        x.astype("float32"),
+        mode,
+        gamma=gamma,
+        from_logits=True,
+    )
+    assert value.tolist() == [largest / 2, 0]
+    assert slope.tolist() == [[0.25, -0.25, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_slope_at_an_overflown_loss_over_classes(mode):
+    """The loss is beyond the largest number, its slope is 1."""
+    largest = np.finfo("float32").max
+    x = np.array([[largest / 2, -largest, 1.0]], "float32")
+    _, slope = _checked(
+        losses.categorical_focal_crossentropy,
+        np.array([[0.0, 1.0, 0.0]], "float32"),
+        x,
+        mode,
+        alpha=1.0,
+        gamma=0.5,
+        from_logits=True,
+    )
+    assert slope.tolist() == [[1, -1, 0]]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("top", [1.0, 0.25])
+def test_the_slope_over_classes_of_a_probability_near_one(top, mode):
+    """At gamma 1/2 it is 1.5 times the root of what the others have."""
+    p = np.array([[1e-9, 1.0, 5e-14]]) * top
+    _, slope = _checked(
+        losses.categorical_focal_crossentropy,
+        np.array([[0.0, 1.0, 0.0]], "float32"),
+        p.astype("float32"),
+        mode,
+        alpha=1.0,
+        gamma=0.5,
+    )
+    rest = 1e-9 + 5e-14
+    step = 1.5 * rest**0.5 / top
+    expected = [[step, -step * rest, step]]
+    np.testing.assert_allclose(slope, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_curve_over_classes_of_a_probability_near_one_is_finite(mode):
+    """A power of what the others have, less 2, would overflow."""
+    _checked(
+        losses.categorical_focal_crossentropy,
+        np.array([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0]], "float32"),
+        np.array([[1.0, 1e-27, 5e-32], [1.0, 0.0, 0.0]], "float32"),
+        mode,
+        gamma=0.5,
+    )
