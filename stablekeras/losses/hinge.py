@@ -3,9 +3,9 @@
 import keras
 from keras import ops as kops
 
-from stablekeras.losses.inputs import prepare, same_rank
+from stablekeras.losses.inputs import prepare
 from stablekeras.losses.kernels import squared
-from stablekeras.losses.reduction import mean
+from stablekeras.losses.means import mean_of_terms
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops.precision import at_least, largest
 from stablekeras.ops.symbolic import stable
@@ -54,16 +54,14 @@ def hinge(y_true, y_pred):
     >>> losses.hinge([[1, 0]], np.array([[0.5, 0.5]])).numpy()
     array([1.])
     """
-    y_true, y_pred, dtype = prepare(y_true, y_pred)
-    y_true, y_pred = same_rank(y_true, y_pred)
-    y_true = _signs(y_true)
-    values = at_least(1.0 - y_true * y_pred, 0.0)
+
+    def terms(y, p):
+        return at_least(1.0 - _signs(y) * p, 0.0)
 
     def rescaled(scale, y, p):
-        return kops.sum(at_least(scale - (y * scale) * p, 0.0), axis=-1)
+        return kops.sum(at_least(scale - (_signs(y) * scale) * p, 0.0), axis=-1)
 
-    operands = (y_true, y_pred)
-    return kops.cast(mean(values, rescaled=rescaled, operands=operands), dtype)
+    return mean_of_terms(terms, rescaled, y_true, y_pred)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
@@ -94,18 +92,15 @@ def squared_hinge(y_true, y_pred):
     >>> losses.squared_hinge([[1, 0]], np.array([[0, 1]])).numpy()
     array([2.5], dtype=float32)
     """
-    y_true, y_pred, dtype = prepare(y_true, y_pred)
-    y_true, y_pred = same_rank(y_true, y_pred)
-    margin = at_least(1.0 - _signs(y_true) * y_pred, 0.0)
-    return kops.cast(
-        mean(
-            squared(margin),
-            rescaled=lambda scale, margin: kops.sum(
-                kops.square(margin * kops.sqrt(scale)), axis=-1
-            ),
-            operands=(margin,),
-        ),
-        dtype,
+
+    def margin(y, p):
+        return at_least(1.0 - _signs(y) * p, 0.0)
+
+    def rescaled(scale, y, p):
+        return kops.sum(kops.square(margin(y, p) * kops.sqrt(scale)), axis=-1)
+
+    return mean_of_terms(
+        lambda y, p: squared(margin(y, p)), rescaled, y_true, y_pred
     )
 
 
