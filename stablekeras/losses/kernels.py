@@ -28,7 +28,6 @@ __all__ = [
     "rest_sums",
     "smooth_chances",
     "squared",
-    "squared_log_ratio",
 ]
 
 
@@ -52,11 +51,6 @@ def _points(given, args, upstream):
     # Torch hands back the saved inputs and names the upstream gradient. What
     # the forward pass computed has no gradient there: compute it again.
     return (given, args[0]) if upstream is None else (args, upstream)
-
-
-def _above_zero(x):
-    # Not a maximum: at a tie, backends share its gradient out.
-    return kops.where(x < 0, kops.zeros_like(x), x)
 
 
 def _product(a, t):
@@ -317,36 +311,6 @@ def poisson_terms(y, p):
     return p - y * kops.log(at_least(p, floor)), gradient
 
 
-@custom_gradient
-def squared_log_ratio(y, p):
-    """Computes `(log(1 + y) - log(1 + p))**2`, negative numbers taken as 0."""
-
-    def gradient(*args, upstream=None):
-        (y_, p_), upstream = _points(given, args, upstream)
-        y_, p_ = _above_zero(y_), _above_zero(p_)
-        # Multiplied first: the reciprocal alone may underflow.
-        slope = 2 * _log_ratio(y_, p_) * upstream
-        return -slope / (1 + y_), slope / (1 + p_)
-
-    given = (y, p)
-    y, p = _above_zero(y), _above_zero(p)
-    return kops.square(_log_ratio(y, p)), gradient
-
-
-def _log_ratio_value(y, p):
-    # One logarithm of 1 plus the relative distance: two would cancel.
-    below = p < y
-    ratio = kops.abs(p - y) / (1 + kops.where(below, p, y))
-    log = log1p_accurate(ratio)
-    return kops.where(below, -log, log)
-
-
-# log((1 + p) / (1 + y)) for y, p >= 0
-_log_ratio = with_pullback(
-    _log_ratio_value, lambda u, y, p: (-u / (1 + y), u / (1 + p))
-)
-
-
 def overlap_loss(y, p, alpha, beta, epsilon, axis):
     """Computes `1 - t / (t + a)`, where `t = sum(y p)`.
 
@@ -359,9 +323,9 @@ def overlap_loss(y, p, alpha, beta, epsilon, axis):
 
     def sums(y, p):
         z = y * p
-        # y - y p is exact for a label of 0 or 1, as is p - y p.
+        # For a label of 0 or 1 all of these round at most once.
         if alpha == beta:
-            apart = alpha * total((y - z) + (p - z))
+            apart = alpha * total(y + p * (1 - 2 * y))
         else:
             apart = alpha * total(y - z) + beta * total(p - z)
         return total(z), apart + epsilon
