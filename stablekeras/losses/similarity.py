@@ -6,85 +6,80 @@ from keras import ops as kops
 from stablekeras.losses.checks import check_axes
 from stablekeras.losses.inputs import prepare, same_rank
 from stablekeras.losses.wrapper import LossFunctionWrapper
-from stablekeras.ops.gradient import broadcast, with_pullback
-from stablekeras.ops.precision import at_least, largest
+from stablekeras.ops.gradient import broadcast, custom_gradient
+from stablekeras.ops.precision import at_least
 from stablekeras.ops.symbolic import stable
 
 __all__ = ["CosineSimilarity", "cosine_similarity"]
 
 
-def _scaled(x, axis):
-    """Scales the largest entry to where no square over- or underflows.
-
-    The cosine does not see it, and neither does its gradient.
-    """
+def _scale(x, axis):
+    """Returns a factor with which no square of `x` over- or underflows."""
     wide = keras.backend.standardize_dtype(x.dtype) == "float64"
-    aim, far, step = (
-        (2.0**100, 2.0**300, 2.0**512) if wide else (2.0**12, 2.0**40, 2.0**64)
-    )
-    m = kops.stop_gradient(largest(kops.abs(x), axis))
-    one = kops.ones_like(m)
-    # Only products with `x`: XLA would divide squares by the squared scale.
-    first = kops.where(m > far, one / step, one)
-    first = kops.where(m < 1 / far, one * step, first)
-    near = m * first
-    # TensorFlow may take the product of both scales, which must be finite.
-    aims = kops.where(m < 1 / far, one, one * aim)
-    second = aims / kops.where(kops.equal(near, 0), one, near)
-    return (x * first) * second
+    aim, least = (2.0**100, 2.0**-900) if wide else (2.0**12, 2.0**-100)
+    if 0 in tuple(x.shape):  # Keras has no maximum of nothing
+        return kops.ones_like(_total(x, axis))
+    # Not the maximum of sizes: XLA would store a tensor of them.
+    top = kops.max(x, axis=axis, keepdims=True)
+    bottom = -kops.min(x, axis=axis, keepdims=True)
+    size = kops.where(top > bottom, top, bottom)
+    # One product with `x`: XLA would divide squares by the squared scale.
+    return aim / at_least(size, least)
 
 
 def _total(x, axis):
     return kops.sum(x, axis=axis, keepdims=True)
 
 
-def _across(y, p, axis):
-    """Computes `p * sum(y * p) / sum(p * p) - y`, also where both are near.
-
-    What `y` shares with `p` at the largest entry of `p` is taken away first:
-    nothing is left there, and little elsewhere, so that little cancels.
-    """
-    size = kops.abs(p)
-    top = kops.equal(size, largest(size, axis))
-    some = kops.where(kops.logical_and(top, size > 0), p, kops.ones_like(p))
-    ratio = kops.where(top, y / some, kops.zeros_like(p))
-    count = _total(kops.cast(top, p.dtype), axis)
-    # Whatever is taken away along `p` does not change the result.
-    shared = kops.stop_gradient(_total(ratio, axis) / at_least(count, 1.0))
-    rest = y - p * shared
-    square = _total(kops.square(p), axis)
-    zero = kops.equal(square, 0)
-    unit = p / kops.sqrt(kops.where(zero, kops.ones_like(square), square))
-    return unit * _total(rest * unit, axis) - rest
-
-
 def _minus_cosine(y, p, axis):
     """Computes minus the cosine along `axis`, which is kept."""
 
-    def norms(y, p):
+    def measured(x):
+        # The cosine does not see the scale, and neither does its gradient.
+        scale = kops.stop_gradient(_scale(x, axis))
+        scaled = x * scale
+        square = _total(kops.square(scaled), axis)
+        zero = kops.equal(square, 0)
+        norm = kops.sqrt(kops.where(zero, kops.ones_like(square), square))
+        return scaled, norm, scale, zero
+
+    def parts(y, p):
         # Lengths come before a broadcast, as in Keras.
-        squares = [_total(kops.square(x), axis) for x in (y, p)]
-        zero = kops.logical_or(*(kops.equal(s, 0) for s in squares))
-        return zero, *(
-            kops.sqrt(kops.where(zero, kops.ones_like(s), s)) for s in squares
+        (y, norm_y, scale_y, zero_y), (p, norm_p, scale_p, zero_p) = map(
+            measured, (y, p)
         )
-
-    def value(y, p):
-        zero, norm_y, norm_p = norms(y, p)
         dot = _total(y * p, axis)
-        return kops.where(zero, kops.zeros_like(dot), -dot) / norm_y / norm_p
+        zero = kops.logical_or(zero_y, zero_p)
+        minus = kops.where(zero, kops.zeros_like(dot), -dot) / norm_y / norm_p
+        return (y, norm_y, scale_y), (p, norm_p, scale_p), zero, minus
 
-    def pullback(u, y, p):
-        zero, norm_y, norm_p = norms(y, p)
-        u = kops.where(zero, kops.zeros_like(u), u)
-        # By one length at a time: TensorFlow reorders products, and that of
-        # both with the scale of `_scaled` may underflow.
-        of_y = (u / norm_y) * _across(p / norm_p, y, axis)
-        return of_y, (u / norm_p) * _across(y / norm_y, p, axis)
+    @custom_gradient
+    def loss(y, p):
+        known = parts(y, p)
+
+        def gradient(*args, upstream=None):
+            fresh = upstream is None
+            if fresh:
+                (upstream,) = args
+            of_y, of_p, zero, minus = known if fresh else parts(*args)
+            u = kops.where(zero, kops.zeros_like(upstream), upstream)
+            units = [x / norm for x, norm, _ in (of_y, of_p)]
+
+            def across(one, other, side):
+                # What `other` shares with `one` is taken away twice: what the
+                # first time left of it was only rounding, and cancels.
+                rest = other + one * minus
+                _, norm, scale = side
+                factor = (u / norm) * scale
+                return (one * _total(rest * one, axis) - rest) * factor
+
+            return across(*units, of_y), across(*reversed(units), of_p)
+
+        return known[-1], gradient
 
     if not _alike(y, p, axis):
-        return value(y, p)
-    return with_pullback(value, pullback)(y, p)
+        return parts(y, p)[-1]
+    return loss(y, p)
 
 
 def _alike(y, p, axis):
@@ -128,10 +123,9 @@ def cosine_similarity(y_true, y_pred, axis=-1):
     check_axes(axis)
     y_true, y_pred, dtype = prepare(y_true, y_pred)
     y_true, y_pred = same_rank(y_true, y_pred)
-    y, p = _scaled(y_true, axis), _scaled(y_pred, axis)
-    if _alike(y, p, axis):
-        y, p = broadcast(y, p)
-    loss = kops.squeeze(_minus_cosine(y, p, axis), axis=axis)
+    if _alike(y_true, y_pred, axis):
+        y_true, y_pred = broadcast(y_true, y_pred)
+    loss = kops.squeeze(_minus_cosine(y_true, y_pred, axis), axis=axis)
     return kops.cast(loss, dtype)
 
 
