@@ -9,7 +9,7 @@ import keras
 from keras import ops as kops
 
 from stablekeras.losses.checks import check_not_negative
-from stablekeras.losses.inputs import prepare, same_shape
+from stablekeras.losses.inputs import prepare, same_rank, same_shape
 from stablekeras.losses.kernels import overlap_loss
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops.symbolic import stable
@@ -97,8 +97,20 @@ def tversky(y_true, y_pred, alpha=0.5, beta=0.5, axis=None):
     return kops.cast(loss, dtype)
 
 
+class _Overlap(LossFunctionWrapper):
+    """A loss of sums over labels and predictions of one shape."""
+
+    _safe = 0.0
+
+    def _select(self, keep, y_true, y_pred):
+        # What is selected from a smaller tensor has the shape of the larger.
+        if hasattr(y_true, "shape") and hasattr(y_pred, "shape"):
+            same_shape(*same_rank(y_true, y_pred))
+        return super()._select(keep, y_true, y_pred)
+
+
 @keras.saving.register_keras_serializable(package="stablekeras")
-class Dice(LossFunctionWrapper):
+class Dice(_Overlap):
     """Dice loss; see `losses.dice`.
 
     Entries that a mask or a zero weight excludes count in no sum.
@@ -123,8 +135,6 @@ class Dice(LossFunctionWrapper):
     0.3333
     """
 
-    _safe = 0.0
-
     def __init__(
         self,
         reduction="sum_over_batch_size",
@@ -139,7 +149,7 @@ class Dice(LossFunctionWrapper):
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
-class Tversky(LossFunctionWrapper):
+class Tversky(_Overlap):
     """Tversky loss; see `losses.tversky`.
 
     Entries that a mask or a zero weight excludes count in no sum.
@@ -165,8 +175,6 @@ class Tversky(LossFunctionWrapper):
     >>> round(float(loss([[1.0, 0.0]], np.array([[1.0, 1.0]]))), 4)
     0.5
     """
-
-    _safe = 0.0
 
     def __init__(
         self,
