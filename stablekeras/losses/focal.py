@@ -17,7 +17,7 @@ from stablekeras.losses.focal_terms import (
     binary_focal_terms,
     powered,
 )
-from stablekeras.losses.inputs import exact_number, prepare, same_shape
+from stablekeras.losses.inputs import prepare, same_shape
 from stablekeras.losses.kernels import (
     clamp_floor,
     log1p_accurate,
@@ -30,7 +30,7 @@ from stablekeras.losses.reduction import mean
 from stablekeras.losses.wrapper import LossFunctionWrapper
 from stablekeras.ops import clamped_log
 from stablekeras.ops.gradient import with_derivative, with_pullback
-from stablekeras.ops.precision import at_least, finfo, largest
+from stablekeras.ops.precision import at_least, exact_number, finfo, largest
 from stablekeras.ops.symbolic import stable
 
 __all__ = [

@@ -12,7 +12,6 @@ import keras
 import numpy as np
 from keras import ops as kops
 
-from stablekeras.losses.inputs import exact_number
 from stablekeras.losses.kernels import (
     binary_from_logits,
     binary_from_probabilities,
@@ -24,7 +23,7 @@ from stablekeras.losses.twofold import two_sum
 from stablekeras.ops.elementary import terms as terms_for
 from stablekeras.ops.elementary import x_coth_minus_one
 from stablekeras.ops.gradient import no_gradient, remembered, with_pullback
-from stablekeras.ops.precision import at_least, at_most, finfo
+from stablekeras.ops.precision import at_least, at_most, exact_number, finfo
 
 __all__ = ["binary_focal_from_logits", "binary_focal_terms", "powered"]
 
