@@ -384,14 +384,19 @@ class _Side:
 
     def powered_share(self, gamma):
         """Computes `u**gamma`."""
-        share = self.mixed / (1 + self.e)
+        whole = 1 + self.e
+        share = self.mixed / whole
         if isinstance(gamma, (int, float)) and gamma in (1, 2):
             return powered(share, gamma)
-        # u**gamma underflows later than u, and is steep there at gamma < 1.
         gamma = exact_number(gamma, share.dtype)
+        # u**gamma underflows later than u, and is steep there at gamma < 1.
+        small = kops.logical_and(self.sure, self.a > 1)
         log = -(self.a + kops.log1p(self.e))
-        power = kops.power(kops.where(self.sure, 1.0, share), gamma)
-        return kops.where(self.sure, kops.exp(gamma * log), power)
+        power = kops.power(kops.where(small, 1.0, share), gamma)
+        # The power multiplies the rounding of the sum.
+        lost = self.e - (whole - 1)
+        power = power - power * (gamma * lost / whole)
+        return kops.where(small, kops.exp(gamma * log), power)
 
     def rise(self):
         """Computes `t - q`, the derivative of the loss by `a`."""
