@@ -35,7 +35,7 @@ def dice(y_true, y_pred, axis=None):
     Raises:
         ValueError: If the shapes differ.
 
-    Accuracy: worst ULP 0.4 in float16, 0.4 in bfloat16, 0.6 in float32, 1.0 in
+    Accuracy: worst ULP 0.4 in float16, 0.4 in bfloat16, 0.9 in float32, 1.0 in
         float64; gradient 0.3, 0.3, 2.2, 2.1.
     Gradient: finite everywhere, empty images included.
 
