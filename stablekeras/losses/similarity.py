@@ -63,7 +63,7 @@ def _minus_cosine(y, p, axis):
                 (upstream,) = args
             of_y, of_p, zero, minus = known if fresh else parts(*args)
             u = kops.where(zero, kops.zeros_like(upstream), upstream)
-            units = [x / norm for x, norm, _ in (of_y, of_p)]
+            y_unit, p_unit = (x / norm for x, norm, _ in (of_y, of_p))
 
             def across(one, other, side):
                 # What `other` shares with `one` is taken away twice: what the
@@ -73,7 +73,10 @@ def _minus_cosine(y, p, axis):
                 factor = (u / norm) * scale
                 return (one * _total(rest * one, axis) - rest) * factor
 
-            return across(*units, of_y), across(*reversed(units), of_p)
+            return (
+                across(y_unit, p_unit, of_y),
+                across(p_unit, y_unit, of_p),
+            )
 
         return known[-1], gradient
 
