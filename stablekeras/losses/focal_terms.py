@@ -20,8 +20,7 @@ from stablekeras.losses.kernels import (
     smooth_chances,
 )
 from stablekeras.losses.twofold import two_sum
-from stablekeras.ops.elementary import terms as terms_for
-from stablekeras.ops.elementary import x_coth_minus_one
+from stablekeras.ops.elementary import tanh_kernel
 from stablekeras.ops.gradient import no_gradient, remembered, with_pullback
 from stablekeras.ops.precision import at_least, at_most, exact_number, finfo
 
@@ -113,6 +112,7 @@ def _bend(y, p, share, loss, gamma, smoothing):
         right = at_least(y * p + (1 - y) * (1 - p), clamp_floor(p))
         return (1 - 2 * y) * (gamma * loss + share / right)
 
+    # What both branches share XLA would compute and store outside.
     return kops.cond(
         kops.any(soft), lambda: _exact_bend(y, p, gamma, smoothing), sure
     )
@@ -400,8 +400,8 @@ class _Side:
 
     def rise(self):
         """Computes `t - q`, the derivative of the loss by `a`."""
-        half = 0.5 * at_most(self.a, 1.0)
-        tanh = half / (1 + x_coth_minus_one(half, terms_for(half, 5, 11)))
+        wide = keras.backend.standardize_dtype(self.a.dtype) == "float64"
+        tanh = (tanh_kernel if wide else kops.tanh)(0.5 * self.a)
         far = self.t - self.e * self.p
         return kops.where(self.a < 1, self.above_half + 0.5 * tanh, far)
 
