@@ -82,7 +82,7 @@ def binary_focal_terms(y, p, gamma, smoothing=0.0):
             no_gradient(loss),
         ),
     )
-    share = _share(*_sides(y, smoothing), p)
+    share = _share(_sides(y, smoothing), p)
     memory = share, binary_from_probabilities(y, p, smoothing)
     return terms(y, p, *map(remembered, memory))
 
@@ -92,7 +92,8 @@ def _sides(y, smoothing):
     return smooth_chances(y, smoothing), smooth_chances(1 - y, smoothing)
 
 
-def _share(one, other, p):
+def _share(sides, p):
+    one, other = sides
     return one * (1 - p) + other * p
 
 
@@ -265,7 +266,7 @@ def _halves(x):
 
 
 def _label_slope(y, p, gamma, smoothing):
-    share = _share(*_sides(y, smoothing), p)
+    share = _share(_sides(y, smoothing), p)
     loss = binary_from_probabilities(y, p, smoothing)
     log_p, log_q = _clamped_logs(p)
     slope = gamma * powered(share, gamma - 1) * (1 - 2 * p) * loss
@@ -283,7 +284,7 @@ def _slope_slopes(y, p, gamma, smoothing):
     """Returns the derivatives of the slope by `y` and by `p`."""
     floor = clamp_floor(p)
     one, rest = _sides(y, smoothing)
-    share = _share(one, rest, p)
+    share = _share((one, rest), p)
     loss = binary_from_probabilities(y, p, smoothing)
     gone = share <= 0
     per_share = kops.where(gone, 0.0, loss) / kops.where(gone, 1.0, share)
