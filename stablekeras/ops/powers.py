@@ -83,10 +83,12 @@ def _lowered(x, y, factor, order):
     The difference would be rounded where `y` is small; the quotient is not.
     """
     small = kops.abs(y) <= 1
-    # The factor may be less than 1, and save the quotient from overflow.
-    first = kops.where(kops.abs(x) < 1, factor, 1.0)
-    near = (first * _power_value(x, y)) / x
-    near = kops.where(kops.abs(x) < 1, near, factor * near)
+    power = _power_value(x, y)
+    # A factor less than 1 saves the quotient of a large power from overflow,
+    # and would lose a small power to underflow.
+    saves = kops.logical_and(kops.abs(x) < 1, power * power >= kops.abs(x))
+    near = (kops.where(saves, factor, 1.0) * power) / x
+    near = kops.where(saves, near, factor * near)
     if order == 2:
         # Not `/ x / x`: XLA would divide by x * x, which may be 0.
         near = near * reciprocal(x)
