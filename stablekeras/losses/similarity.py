@@ -27,6 +27,15 @@ def _scale(x, axis):
     return aim / at_least(size, least)
 
 
+def _before_sums(x):
+    """Lets JAX compute `x` as written: it would scale sums, which overflow."""
+    if keras.config.backend() == "jax":
+        import jax
+
+        return jax.lax.optimization_barrier(x)
+    return x
+
+
 def _total(x, axis):
     return kops.sum(x, axis=axis, keepdims=True)
 
@@ -37,7 +46,7 @@ def _minus_cosine(y, p, axis):
     def measured(x):
         # The cosine does not see the scale, and neither does its gradient.
         scale = kops.stop_gradient(_scale(x, axis))
-        scaled = x * scale
+        scaled = _before_sums(x * scale)
         square = _total(kops.square(scaled), axis)
         zero = kops.equal(square, 0)
         norm = kops.sqrt(kops.where(zero, kops.ones_like(square), square))
