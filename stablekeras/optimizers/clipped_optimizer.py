@@ -302,11 +302,7 @@ class ClippedOptimizer(OptimizerWrapper):
             overwriting,
             pending,
             memory,
-            (
-                arriving.tensor_norms,
-                gradients.norm,
-                gradients.differ_from(arriving),
-            ),
+            self._tally.figures(arriving, gradients),
             is_update,
             survives,
         )
@@ -325,7 +321,7 @@ class ClippedOptimizer(OptimizerWrapper):
                 yield ops.max(ops.abs(backends.values_of(x))) < 255.9
 
     def _commit(
-        self, variables, overwriting, pending, memory, measured, is_update, _
+        self, variables, overwriting, pending, memory, figures, is_update, _
     ):
         """Applies the step; called in a replica context."""
         tensors = backends.share_of_replica(multiplied(*pending))
@@ -344,16 +340,15 @@ class ClippedOptimizer(OptimizerWrapper):
             ]
         for variable, value in memory:
             variable.assign(value)
-        tensor_norms, update_norm, clipped = measured
-        self._tally.write_commit(tensor_norms, update_norm, clipped, is_update)
+        self._tally.write_commit(figures, is_update)
         if is_update is not None and self._rules:
             self._accumulation.empty(is_update)
         with backends.frugal(self.inner_optimizer):
             self.inner_optimizer.apply(grads, trainable_variables=variables)
 
-    def _skip(self, _, __, ___, ____, measured, _____, survives):
+    def _skip(self, _, __, ___, ____, figures, _____, survives):
         """Counts the step; called in a replica context."""
-        self._tally.write_skip(survives, measured[0])
+        self._tally.write_skip(figures, survives)
 
     def _measure(self, tensors):
         return Gradients(

@@ -29,22 +29,25 @@ class History:
     def with_value(self, value):
         """Returns the history as it is with one value more.
 
+        A value of exactly 0 is no measurement and is not kept: a history of
+        zeros would forbid every step, and with it its own renewal.
+
         Args:
             value: Scalar.
 
         Returns:
             `(values, count, memory)`: the vector of values, infinite where
-            there is none yet; how many there are; and the pairs of variable
+            there is none yet; how many there are, at least 1; and the pairs of variable
             and new value that `ClippingRule.clip` returns.
         """
         places = ops.arange(self.size, dtype="int32")
+        measured = ops.not_equal(value, 0.0)
+        here = ops.equal(places, self._count.value % self.size)
         written = ops.where(
-            ops.equal(places, self._count.value % self.size),
-            value,
-            self._values.value,
+            ops.logical_and(here, measured), value, self._values.value
         )
-        total = self._count.value + 1
-        count = ops.minimum(total, self.size)
+        total = self._count.value + ops.cast(measured, "int32")
+        count = ops.clip(total, 1, self.size)
         values = ops.where(places < count, written, math.inf)
         return values, count, [(self._values, written), (self._count, total)]
 

@@ -16,7 +16,9 @@ class Percentile(ClippingRule):
     `c = percentile(‖g₁‖, …, ‖g_t‖)`, with linear interpolation and the step
     at hand included, then `g · min(1, c / ‖g‖)`. The history holds the norms
     *before* clipping. The paper keeps the norms of the whole training; here
-    the last `history` of them are kept, so that memory and time are bounded.
+    the last `history` of them are kept, so that memory and time are bounded,
+    and a norm of exactly 0 is not kept: taken literally, a few gradients of 0
+    would make the threshold 0 and stop the training.
 
     With a percentile of 10, nine in ten steps are clipped: the rule bounds
     the step length, rather than catching outliers only.

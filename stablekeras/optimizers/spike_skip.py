@@ -23,7 +23,9 @@ class SpikeSkip(ClippingRule):
     list of rules; with gradient accumulation, that of each micro-batch. It
     acts once it has seen half a window. A skipped step is not remembered, so
     that after a lasting change of level every step is skipped: set
-    `max_consecutive_skips` to be told.
+    `max_consecutive_skips` to be told. A norm or loss of exactly 0 is no
+    measurement and not remembered either, and a deviation below 1e-6 of the
+    mean is rounding and counts as that.
 
     The loss decides as well where the optimizer gets to see it:
 
@@ -92,6 +94,8 @@ class SpikeSkip(ClippingRule):
 
     def _judge(self, value, history):
         mean, deviation = history.mean_and_deviation()
+        # Norms that are equal in exact arithmetic differ by their rounding.
+        deviation = ops.maximum(deviation, 1e-6 * ops.abs(mean))
         seen_enough = history.count >= max(self.window // 2, 1)
         limit = ops.where(
             seen_enough, mean + self.deviations * deviation, float("inf")

@@ -14,8 +14,9 @@ class Tally:
     """Counts and norms, in variables of the optimizer.
 
     A committed step writes its norms and `clipped_updates`, a skipped one
-    `skips` and `skip_culprits`, and nothing else. As every assignment costs
-    time in every step, whatever can be computed from these on demand is.
+    `skips`, and nothing else. As every variable costs time in every step,
+    written or not, there are three, and whatever can be computed from these
+    on demand is.
 
     Args:
         variables: The trainable variables.
@@ -43,18 +44,12 @@ class Tally:
         self._stops_at_once = stops_at_once
         self._max_consecutive_skips = max_consecutive_skips
         # Of the last update: norm of each gradient, and of all when clipped.
-        self._tensor_norms = add_variable(
-            (len(variables),), name="tensor_norms"
-        )
-        self._update_norm = add_variable((), name="update_norm")
+        self._norms = add_variable((len(variables) + 1,), name="norms")
         self._clipped = add_variable((), "int", name="clipped_updates")
         # Skipped steps; how many of them in a row at the last one; steps
-        # committed before it; and 1 + number of the step that is an error.
-        self._skips = add_variable((4,), "int", name="skips")
-        # Of the last one, for each gradient: 1 if not finite; last one first.
-        self._culprits = add_variable(
-            (len(variables),), "int", name="skip_culprits"
-        )
+        # committed before it; 1 + number of the step that is an error. Then,
+        # of the last one, for each gradient: 1 if not finite, last one first.
+        self._skips = add_variable((4 + len(variables),), "int", name="skips")
 
     @property
     def can_fail(self):
@@ -65,35 +60,43 @@ class Tally:
         """Whether an error was met that `check` has not raised yet."""
         return self._skips[3] > 0
 
-    def write_commit(self, tensor_norms, update_norm, clipped, is_update):
+    @staticmethod
+    def figures(arriving, clipped):
+        """Returns what there is to write of gradients.
+
+        Args:
+            arriving: `Gradients` before clipping.
+            clipped: `Gradients` after it.
+
+        Returns:
+            `(norms, differ)`: vector of the norm of each before and of all
+            after clipping, and bool scalar, whether it changed any.
+        """
+        norms = ops.append(arriving.tensor_norms, clipped.norm)
+        return norms, clipped.differ_from(arriving)
+
+    def write_commit(self, figures, is_update):
         """Writes a step that is committed.
 
         Args:
-            tensor_norms: Vector, norms of the gradients.
-            update_norm: Scalar, norm of the clipped gradients together.
-            clipped: Bool scalar, whether clipping changed any of them.
+            figures: What `figures` returned.
             is_update: Bool scalar; `False` for a micro-batch that is only
                 accumulated. `None` means `True`.
         """
+        norms, clipped = figures
         if is_update is not None:
-            tensor_norms = ops.where(
-                is_update, tensor_norms, self._tensor_norms.value
-            )
-            update_norm = ops.where(
-                is_update, update_norm, self._update_norm.value
-            )
+            norms = ops.where(is_update, norms, self._norms.value)
             clipped = ops.logical_and(clipped, is_update)
-        self._tensor_norms.assign(tensor_norms)
-        self._update_norm.assign(update_norm)
+        self._norms.assign(norms)
         backends.add_to(self._clipped, ops.cast(clipped, self._clipped.dtype))
 
-    def write_skip(self, finite, tensor_norms):
+    def write_skip(self, figures, finite):
         """Writes a step that is skipped; after an error, nothing.
 
         Args:
+            figures: What `figures` returned.
             finite: Bool scalar, whether the gradient was finite and the step
                 skipped for another reason.
-            tensor_norms: Vector, norms of the gradients.
         """
         dtype = self._skips.dtype
         steps = ops.cast(self._steps, dtype)
@@ -107,28 +110,26 @@ class Tally:
             streak = in_a_row > self._max_consecutive_skips
             fails = ops.logical_or(fails, streak)
         failure = (steps + skipped) * ops.cast(fails, dtype)
-        written = ops.stack([skipped, in_a_row, steps, failure])
+        written = [skipped, in_a_row, steps, failure]
         # Turned round only for XLA, which makes selections of a conditional
         # with nothing but elementwise operations, and for these copies every
         # slot of the inner optimizer: 7% of a step of 1.5 ms.
-        bad = ops.logical_not(ops.isfinite(tensor_norms))
+        bad = ops.logical_not(ops.isfinite(figures[0][:-1]))
         culprits = ops.flip(ops.cast(bad, dtype))
+        written = ops.concatenate([ops.stack(written), culprits])
         if self.can_fail:
-            halted = self.has_failed()
-            written = ops.where(halted, self._skips.value, written)
-            culprits = ops.where(halted, self._culprits.value, culprits)
+            written = ops.where(self.has_failed(), self._skips.value, written)
         self._skips.assign(written)
-        self._culprits.assign(culprits)
 
     def report(self):
         """Returns what was counted, as Python numbers."""
         steps = int(ops.convert_to_numpy(self._steps))
         updates = steps // self._steps_per_update
         skipped, in_a_row, steps_then, *_ = _numbers(self._skips)
-        norms = [float(x) for x in _numbers(self._tensor_norms)]
+        *norms, update_norm = _numbers(self._norms)
         return {
             "grad_norm": math.hypot(*norms),
-            "update_norm": float(ops.convert_to_numpy(self._update_norm)),
+            "update_norm": update_norm,
             "clip_rate": _numbers(self._clipped) / updates if updates else 0.0,
             "skipped": skipped,
             "consecutive_skips": in_a_row if steps == steps_then else 0,
@@ -151,14 +152,14 @@ class Tally:
 
     def check(self):
         """Raises the error that was met, once."""
-        skipped, in_a_row, steps, failure = _numbers(self._skips)
+        skipped, in_a_row, steps, failure, *culprits = _numbers(self._skips)
         if not failure:
             return
-        flags = _numbers(self._culprits)[::-1]
-        paths = [p for p, bad in zip(self._paths, flags, strict=True) if bad]
+        flags = zip(self._paths, reversed(culprits), strict=True)
+        paths = [path for path, bad in flags if bad]
         limit = self._max_consecutive_skips
         # A new start, for those who catch the error and go on.
-        self._skips.assign([skipped, 0, steps, 0])
+        self._skips.assign([skipped, 0, steps, 0, *culprits])
         where = f"Received: step {failure - 1} (counted from 0), " + (
             "NaN, Inf or overflow in the gradient of "
             + ", ".join(paths)

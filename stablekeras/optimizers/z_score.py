@@ -24,7 +24,8 @@ class ZScore(ClippingRule):
     the nearer to the mean. The averages are fed the clipped norm,
     `μ ← αμ + (1-α)n` and then `σ² ← ασ² + (1-α)(n-μ)²`. They start from the
     mean and variance of the first `warmup` norms, during which nothing is
-    clipped.
+    clipped. A norm of exactly 0 is no measurement and changes neither: after
+    a warm-up of zeros, everything would be clipped to 0 for good.
 
     Args:
         threshold: Float > 0, the largest z-score that passes.
@@ -90,10 +91,11 @@ class ZScore(ClippingRule):
         new_deviation = euclidean(
             ops.stack([keep * deviation, ops.abs(ops.sqrt(weight) * d)])
         )
+        measured = norm > 0
         return clipped, [
-            (self._mean, new_mean),
-            (self._deviation, new_deviation),
-            (self._count, self._count + 1),
+            (self._mean, ops.where(measured, new_mean, mean)),
+            (self._deviation, ops.where(measured, new_deviation, deviation)),
+            (self._count, self._count + ops.cast(measured, "int32")),
         ]
 
     def get_config(self):

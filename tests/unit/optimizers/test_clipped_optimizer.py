@@ -367,7 +367,7 @@ def test_variables_are_named_the_same_whoever_builds():
     own = len(applied.variables) - len(applied.inner_optimizer.variables)
     paths = [x.path for x in applied.variables[:own]]
     assert paths == [x.path for x in built.variables[:own]]
-    assert paths[0] == "c/tensor_norms"
+    assert paths[0] == "c/norms"
 
 
 def test_a_threshold_may_be_a_numpy_number():
