@@ -37,8 +37,8 @@ class History:
 
         Returns:
             `(values, count, memory)`: the vector of values, infinite where
-            there is none yet; how many there are, at least 1; and the pairs of variable
-            and new value that `ClippingRule.clip` returns.
+            there is none yet; how many there are, at least 1; and the pairs
+            of variable and new value that `ClippingRule.clip` returns.
         """
         places = ops.arange(self.size, dtype="int32")
         measured = ops.not_equal(value, 0.0)

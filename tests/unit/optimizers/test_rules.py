@@ -164,6 +164,34 @@ def test_ada_gc_does_not_freeze_a_variable_after_a_zero_gradient():
     assert handed[2][0].tolist() == [0.25]
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        optimizers.Percentile(10),
+        optimizers.Percentile(50, history=3),
+        optimizers.ZScore(warmup=4),
+        optimizers.SpikeSkip(window=6),
+    ],
+    ids=repr,
+)
+def test_a_norm_of_zero_is_not_remembered(rule):
+    """After gradients of 0 a training goes on as if there had been none."""
+    norms = [1.0, 2.0, 1.5, 1.0, 2.5, 1.0, 90.0, 2.0]
+    late = fresh_scalars(rule, [0.0] * 5 + norms[:5] + [0.0] + norms[5:])
+    again = type(rule).from_config(rule.get_config())
+    assert late[:5] + late[10:11] == [0.0] * 6
+    assert late[5:10] + late[11:] == fresh_scalars(again, norms)
+    assert min(late[5:8]) > 0.0
+
+
+def test_spike_skip_takes_rounding_for_no_spike():
+    """A norm that differs from equal ones in its last digit is usual."""
+    value = np.float32(0.1)
+    above = np.nextafter(value, np.float32(1.0))
+    got = fresh_scalars(optimizers.SpikeSkip(window=8), [value] * 8 + [above])
+    assert got[8] == above
+
+
 def test_spike_skip_skips_what_exceeds_six_deviations():
     """A spike is skipped and not remembered, so the next one is too."""
     values = [1.0, 1.1, 0.9, 1.0, 50.0, 60.0, 1.05]
