@@ -10,6 +10,8 @@ Cost: the same model with no clipping, with `global_clipnorm` of Keras and with
 `ClippedOptimizer(global_clipnorm=…)`, interleaved step by step in one process;
 the figure is the median of the ratios of neighbouring measurements. Each is
 made twice, in opposite order: where its memory lies is worth 1% of a step.
+The batch is chosen on the spot, so that on any machine a step without clipping
+takes 1.5 ms (MLP) and 15 ms (CNN).
 
 Training: a regression with heavy-tailed targets, a few batches of which are
 corrupted: some make huge gradients, some NaN. A step is damaged if the loss on
@@ -37,7 +39,7 @@ from stablekeras import optimizers
 PICTURE = pathlib.Path(__file__).parents[1] / "docs/assets/clipping.png"
 
 
-def mlp():
+def mlp(batch):
     layers = keras.layers
     model = keras.Sequential(
         [
@@ -47,10 +49,10 @@ def mlp():
             layers.Dense(10),
         ]
     )
-    return model, (128, 256)
+    return model, (batch, 256)
 
 
-def cnn():
+def cnn(batch):
     layers = keras.layers
     model = keras.Sequential(
         [
@@ -64,7 +66,11 @@ def cnn():
             layers.Dense(10),
         ]
     )
-    return model, (64, 28, 28, 1)
+    return model, (batch, 28, 28, 1)
+
+
+# How long a step without clipping is to take, in seconds.
+DURATIONS = {mlp: 1.5e-3, cnn: 15e-3}
 
 
 def measure_cost(rounds, models):
@@ -79,6 +85,7 @@ def measure_cost(rounds, models):
     table = page.Table(
         "model",
         "XLA",
+        "batch",
         "no clipping",
         "Keras `global_clipnorm`",
         "`ClippedOptimizer`",
@@ -90,8 +97,9 @@ def measure_cost(rounds, models):
             continue
         for jit_compile in (True, False):
             names = list(variants)
+            batch = fitting_batch(build, variants["none"], jit_compile)
             runs = [
-                (name, *prepared(build, variants[name](), jit_compile))
+                (name, *prepared(build, batch, variants[name](), jit_compile))
                 for name in [*names, *reversed(names)]
             ]
             seconds = {name: np.zeros(steps) for name in names}
@@ -108,15 +116,26 @@ def measure_cost(rounds, models):
             table.row(
                 build.__name__.upper(),
                 "yes" if jit_compile else "no",
+                batch,
                 *medians,
                 f"**{middle:.2f}** [{low:.2f}, {high:.2f}]",
             )
     return table
 
 
-def prepared(build, optimizer, jit_compile):
+def fitting_batch(build, make_optimizer, jit_compile):
+    """Returns the batch whose step takes about the duration wanted."""
+    batch = 64
+    for _ in range(3):
+        run = prepared(build, batch, make_optimizer(), jit_compile)
+        seconds = statistics.median(timed(*run) for _ in range(25))
+        batch = max(8, round(batch * DURATIONS[build] / seconds / 8) * 8)
+    return batch
+
+
+def prepared(build, batch, optimizer, jit_compile):
     keras.utils.set_random_seed(0)
-    model, shape = build()
+    model, shape = build(batch)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, jit_compile=jit_compile)
     x = np.random.default_rng(0).standard_normal(shape).astype("float32")
