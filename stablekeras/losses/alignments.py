@@ -10,6 +10,7 @@ from keras import ops as kops
 from stablekeras.losses.recursion import scan
 from stablekeras.losses.twofold import log_sum, plus, shares, shifted, where
 from stablekeras.ops.gradient import custom_gradient
+from stablekeras.ops.precision import at_most
 
 __all__ = ["log_likelihood"]
 
@@ -50,7 +51,8 @@ def log_likelihood(emitted, starts, ends, skips, frames):
             share = kops.where(frames[:, :, None], share, 0.0)
             return share * upstream[None, :, None]
 
-        return total[0] + total[1], gradient
+        # The shares of a frame add up to 1, and a few units more by rounding.
+        return at_most(total[0] + total[1], 0.0), gradient
 
     return function(emitted[0])
 
