@@ -1,8 +1,8 @@
 """What our losses cost, against Keras' of the same name.
 
     python benchmarks/losses.py [--rounds 15] [--jit no yes]
-        [--sizes 4096x1000] [--only crossentropy] [--no-time] [--no-memory]
-        [--write]
+        [--sizes 4096x1000] [--only crossentropy] [--dtype float32]
+        [--no-time] [--no-memory] [--write]
 
 Value and gradient by the predictions, in one process: the two take turns on
 the same tensors, each round gives one ratio, and the median of the ratios is
@@ -216,7 +216,9 @@ def measure_time(jit, options):
     for size in options.sizes:
         for case in CASES:
             if options.only in case:
-                steps = (step_of(m, case, size, jit) for m in modules)
+                steps = (
+                    step_of(m, case, size, jit, options.dtype) for m in modules
+                )
                 line(case, size, *steps)
     if options.only in "ctc":
         line("ctc", "16x64x32", *(ctc_step(m, jit) for m in modules))
@@ -244,6 +246,7 @@ def main():
     parser.add_argument("--jit", nargs="+", default=["no", "yes"])
     parser.add_argument("--sizes", nargs="*", default=SIZES)
     parser.add_argument("--only", default="")
+    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--no-time", action="store_true")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
