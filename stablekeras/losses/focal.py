@@ -12,11 +12,8 @@ from stablekeras.losses.checks import (
     check_fraction,
     check_not_negative,
 )
-from stablekeras.losses.focal_terms import (
-    binary_focal_from_logits,
-    binary_focal_terms,
-    powered,
-)
+from stablekeras.losses.focal_logits import binary_focal_from_logits
+from stablekeras.losses.focal_terms import binary_focal_terms, powered
 from stablekeras.losses.inputs import prepare, same_shape
 from stablekeras.losses.kernels import (
     clamp_floor,

@@ -27,6 +27,7 @@ __all__ = [
     "poisson_terms",
     "rest_sums",
     "smooth_chances",
+    "smooth_sides",
     "squared",
 ]
 
@@ -77,6 +78,11 @@ def smooth_chances(y, smoothing):
     if not smoothing:
         return y
     return y * (1.0 - smoothing) + 0.5 * smoothing
+
+
+def smooth_sides(y, smoothing):
+    """Returns the squeezed labels of this class and of the other."""
+    return smooth_chances(y, smoothing), smooth_chances(1 - y, smoothing)
 
 
 def binary_from_logits(y, x, smoothing=0.0):
@@ -174,9 +180,6 @@ def binary_from_probabilities(y, p, smoothing=0.0):
     floor = clamp_floor(p)
     kept = 1.0 - smoothing
 
-    def sides(y):
-        return smooth_chances(y, smoothing), smooth_chances(1 - y, smoothing)
-
     def logs(p):
         log_p = kops.log(at_least(p, floor))
         log_q = log1p_accurate(-at_most(p, 1.0))
@@ -192,13 +195,13 @@ def binary_from_probabilities(y, p, smoothing=0.0):
             log_p_, log_q_ = (log_p, log_q) if fresh else logs(p_)
             return kept * (log_q_ - log_p_) * upstream, slope(y_, p_) * upstream
 
-        one, other = sides(y)
+        one, other = smooth_sides(y, smoothing)
         return -(one * log_p + other * log_q), gradient
 
     @custom_gradient
     def slope(y, p):
         """Computes `(1 - y) / (1 - p) - y / p`, clamped at the floor."""
-        one, other = sides(y)
+        one, other = smooth_sides(y, smoothing)
         q = 1 - p
         ends = other / at_least(q, floor) - one / at_least(p, floor)
         # Between the ends one quotient, which does not cancel near p = y.
@@ -207,7 +210,7 @@ def binary_from_probabilities(y, p, smoothing=0.0):
 
         def gradient(*args, upstream=None):
             (y_, p_), upstream = _points((y, p), args, upstream)
-            one, other = sides(y_)
+            one, other = smooth_sides(y_, smoothing)
             c, d = at_least(p_, floor), at_least(1 - p_, floor)
             of_p = _where_moving(p_, floor, one / c / c)
             of_p = of_p + _where_moving(1 - p_, floor, other / d / d)
