@@ -145,7 +145,7 @@ def quotient(tensor):
     if op is not None:
         for a, b in (op.inputs, reversed(op.inputs)):
             inverse = quotient(b) if number(b) is None else None
-            if inverse is not None and inverse[0] == 1.0:
+            if inverse is not None and isinstance(inverse[0], float):
                 return a, inverse[1]
     return None
 
