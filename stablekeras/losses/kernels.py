@@ -333,6 +333,9 @@ def overlap_loss(y, p, alpha, beta, epsilon, axis):
             apart = alpha * total(y - z) + beta * total(p - z)
         return total(z), apart + epsilon
 
+    # The part of an entry in its own sums, which cancels, shows among few.
+    few = 0 < _entries(y.shape, axis) <= 64
+
     @custom_gradient
     def loss(y, p):
         both, apart = sums(y, p)
@@ -342,6 +345,14 @@ def overlap_loss(y, p, alpha, beta, epsilon, axis):
             (y_, p_), upstream = _points((y, p), args, upstream)
             t, a = (both, apart) if fresh else sums(y_, p_)
             whole = t + a
+            if few:
+                scale = upstream / whole / whole
+
+                def lone(x, z, weight, other):
+                    rest = x * (other * total(x) + epsilon)
+                    return scale * (weight * _spread(x, z, t, total) - rest)
+
+                return lone(p_, y_, alpha, beta), lone(y_, p_, beta, alpha)
             t, a = upstream * t / whole / whole, upstream * a / whole / whole
 
             def side(x, weight, other):
@@ -355,6 +366,25 @@ def overlap_loss(y, p, alpha, beta, epsilon, axis):
 
     out = loss(y, p)
     return kops.squeeze(out, axis=axis)
+
+
+def _entries(shape, axis):
+    """Returns how many entries a sum has, 0 if that is not known."""
+    axes = range(len(shape)) if axis is None else axis
+    sizes = [shape[i] for i in ((axes,) if isinstance(axes, int) else axes)]
+    return 0 if None in sizes else math.prod(sizes)
+
+
+def _spread(x, z, t, total):
+    """Computes `t - x sum(z)` for `t = sum(x z)`: the sum of `z (x' - x)`.
+
+    The mean is taken out of `x` first: what all entries share cancels before
+    it is rounded.
+    """
+    weight = total(z)
+    mean = t / kops.where(kops.equal(weight, 0), 1.0, weight)
+    mean = kops.stop_gradient(mean)
+    return total(z * (x - mean)) - (x - mean) * weight
 
 
 def rest_sums(x, axis):

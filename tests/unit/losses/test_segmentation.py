@@ -1,9 +1,13 @@
-"""Dice and Tversky as loss classes: the shapes they take."""
+"""Dice and Tversky: the shapes that classes take, slopes of few pixels."""
 
+from fractions import Fraction
+
+import keras
 import numpy as np
 import pytest
 
 from stablekeras import losses
+from tests.accuracy.backends import MODES, derivatives
 
 pytestmark = pytest.mark.backends
 
@@ -35,3 +39,35 @@ def test_a_last_dimension_of_one_is_squeezed(shape, weight, kind):
     value = loss(np.ones(shape), predictions, sample_weight=weight)
     expected = (1 if weight is not None else 2) / 3
     assert float(value) == pytest.approx(expected, rel=1e-6)
+
+
+FEW = {
+    "one pixel": ([0.1205], [0.9413]),
+    "one small label": ([1.7e-8], [0.989]),
+    "one shared label": ([0.3, 0.3, 0.3], [0.2, 0.9, 1e-5]),
+    "almost sure": ([0.99999, 1.0, 1e-6], [0.9999, 0.99998, 3e-7]),
+}
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta"), [(0.0, 1.0), (0.5, 0.5), (0.25, 0.75)]
+)
+@pytest.mark.parametrize(("labels", "predictions"), FEW.values(), ids=FEW)
+def test_the_slope_by_few_soft_pixels(labels, predictions, alpha, beta):
+    """An entry's part in its own sums cancels exactly, as in fractions."""
+    y, p = (np.array(x, "float32") for x in (labels, predictions))
+
+    def loss(p):
+        return losses.tversky(y[None], p, alpha=alpha, beta=beta, axis=1)
+
+    _, slope, _ = derivatives(loss, [p[None]], 1.0, MODES[-1])[0]
+    a, b = Fraction(alpha), Fraction(beta)
+    ys, ps = ([Fraction(float(v)) for v in x] for x in (y, p))
+    pairs = list(zip(ys, ps, strict=True))
+    both = sum(v * q for v, q in pairs)
+    apart = sum(a * v * (1 - q) + b * q * (1 - v) for v, q in pairs)
+    apart += Fraction(keras.config.epsilon())
+    for got, v in zip(slope[0], ys, strict=True):
+        exact = (b * (1 - v) - a * v) * both - v * apart
+        exact /= (both + apart) ** 2
+        assert float(got) == pytest.approx(float(exact), rel=4e-7, abs=0.0)
