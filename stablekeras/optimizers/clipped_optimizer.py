@@ -12,7 +12,7 @@ from stablekeras.optimizers.inner import (
 )
 from stablekeras.optimizers.norms import dtype_of_norms, range_of
 from stablekeras.optimizers.rule import check_count
-from stablekeras.optimizers.rules import collect_rules
+from stablekeras.optimizers.rules import build_rules, collect_rules
 from stablekeras.optimizers.tally import Tally
 from stablekeras.optimizers.true_gradients import true_gradients
 from stablekeras.optimizers.wrapper import OptimizerWrapper
@@ -160,8 +160,7 @@ class ClippedOptimizer(OptimizerWrapper):
             stops_at_once=self.nonfinite == "raise",
             max_consecutive_skips=self.max_consecutive_skips,
         )
-        for rule in self._rules:
-            rule.build(variables, add_variable)
+        self._rules = build_rules(self._rules, variables, add_variable)
         super().build(variables)
 
     def apply(self, grads, trainable_variables=None):

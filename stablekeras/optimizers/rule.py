@@ -32,6 +32,8 @@ class ClippingRule:
     vetoes = False
     #: Whether the rule overrides `clip`.
     clips = True
+    #: Whether an optimizer has called `build`; set by the optimizer.
+    is_built = False
 
     def build(self, variables, add_variable):
         """Creates the memory of the rule.

@@ -1,11 +1,13 @@
 """From the arguments that say how to clip to the list of rules."""
 
+import copy
+
 from stablekeras.optimizers.global_norm import GlobalNorm
 from stablekeras.optimizers.norm import Norm
 from stablekeras.optimizers.rule import ClippingRule, check_positive
 from stablekeras.optimizers.value import Value
 
-__all__ = ["collect_rules"]
+__all__ = ["build_rules", "collect_rules"]
 
 
 def collect_rules(clip, global_clipnorm, clipnorm, clipvalue):
@@ -54,3 +56,25 @@ def collect_rules(clip, global_clipnorm, clipnorm, clipvalue):
                 f"memory. Received: clip={clip!r}. Make a second one."
             )
     return rules
+
+
+def build_rules(rules, variables, add_variable):
+    """Creates the memory of each rule.
+
+    Args:
+        rules: Tuple of rules.
+        variables: See `ClippingRule.build`.
+        add_variable: See `ClippingRule.build`.
+
+    Returns:
+        Tuple of built rules: a copy of each that another optimizer has built
+        already, or the two would write into one memory.
+    """
+    built = []
+    for rule in rules:
+        if rule.is_built:
+            rule = copy.copy(rule)
+        rule.is_built = True
+        rule.build(variables, add_variable)
+        built.append(rule)
+    return tuple(built)

@@ -98,6 +98,26 @@ def test_adaptive_gradient_leaves_the_last_layer():
     np.testing.assert_allclose(moved[2:], 1.0, rtol=1e-6)
 
 
+def test_adaptive_gradient_clips_rows_at_constant_indices_under_xla():
+    """Duplicates are summed, and each row is limited by that of the weights."""
+    optimizer = optimizers.ClippedOptimizer(
+        keras.optimizers.SGD(1.0), optimizers.AdaptiveGradient(0.5)
+    )
+    v = keras.Variable(np.full((4, 2), 3.0, "float32"))
+    optimizer.build([v])
+
+    @tf.function(jit_compile=True)
+    def step():
+        rows = tf.constant([[3.0, 0.0], [0.0, 4.0], [0.0, 1.0]])
+        slices = tf.IndexedSlices(rows, tf.constant([2, 2, 0]), (4, 2))
+        optimizer.apply([slices], [v])
+
+    step()
+    limit = 0.5 * 18**0.5
+    expected = [[0.0, 1.0], [0.0, 0.0], [0.6 * limit, 0.8 * limit], [0.0, 0.0]]
+    np.testing.assert_allclose(3.0 - v.numpy(), expected, rtol=1e-6)
+
+
 def test_percentile_is_that_of_numpy_over_the_history():
     """The threshold is numpy's percentile of the norms so far, this one too."""
     norms = np.random.default_rng(0).uniform(1.0, 9.0, 30)
@@ -219,6 +239,26 @@ def test_rules_in_a_list_apply_in_order():
     handed, optimizer = updates(rules, [[[300.0, 4.0]]])
     np.testing.assert_allclose(handed[0][0], [0.5**0.5] * 2, rtol=1e-6)
     assert optimizer.report()["grad_norm"] == pytest.approx(300.0266, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [optimizers.ZScore(), optimizers.Percentile(), optimizers.AdaGC()],
+    ids=repr,
+)
+def test_a_rule_of_two_optimizers_has_two_memories(rule):
+    """The steps of one, of another shape too, are not seen by the other."""
+    made = []
+    for size, steps in ((1, 3), (2, 1)):
+        optimizer = optimizers.ClippedOptimizer(keras.optimizers.SGD(), rule)
+        optimizer.build([keras.Variable(np.zeros(size, "float32"))])
+        made.append((optimizer, size, steps))
+    for optimizer, size, steps in made:
+        for _ in range(steps):
+            optimizer.apply([tf.ones(size)])
+    for optimizer, _, steps in made:
+        (count,) = [v for v in optimizer.variables if v.name.endswith("_count")]
+        assert int(count) == steps
 
 
 @pytest.mark.parametrize(
