@@ -8,13 +8,13 @@ known to be good, is decided by the transaction.
 
 import contextlib
 import dataclasses
-import inspect
 import threading
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from stablekeras.graphs.owned import closed_over
 from stablekeras.graphs.replaced import replaced_attribute
 from stablekeras.graphs.resources import handles
 from stablekeras.graphs.updates import frugal
@@ -280,9 +280,6 @@ def find_optimizers(model):
         for name, value in list(vars(owner).items()):
             if name not in ("_layers", "_operations", "_nodes"):
                 visit(value, 0)
-    step = inspect.unwrap(getattr(model, "train_step", lambda: None))
-    step = getattr(step, "__func__", step)
-    if inspect.isfunction(step):
-        names = inspect.getclosurevars(step)
-        visit([*names.nonlocals.values(), *names.globals.values()], 0)
+    if (step := getattr(model, "train_step", None)) is not None:
+        visit(closed_over(step), 0)
     return list(found.values())

@@ -1,6 +1,5 @@
 """A training step traced into a graph of its own, with what it revealed."""
 
-import keras
 import tensorflow as tf
 
 from stablekeras.graphs import resources
@@ -32,7 +31,12 @@ def loss_of(logs):
 
 
 class TracedStep:
-    """A step traced into a function of its own, with what it revealed."""
+    """A step traced into a function of its own, with what it revealed.
+
+    The function returns logs, loss, then for each call of `apply` gradients,
+    the loss shown and half the squared norm of its gradients, and the sum
+    that is finite if all of it is.
+    """
 
     def __init__(self, model, step, data, log, gradients_count):
         self.calls: list[ApplyCall] = []
@@ -45,16 +49,19 @@ class TracedStep:
             self.calls[:] = calls
             grads = [c.tensors() if c.visible else [] for c in calls]
             loss = loss_of(logs)
-            counted = keras.tree.flatten(grads) if gradients_count else []
-            half_norm = total_of([half_square(values(g)) for g in counted])
-            total = total_of([half_norm, loss])
+            counted = grads if gradients_count else []
+            half_norms = [
+                total_of([half_square(values(g)) for g in own])
+                for own in counted
+            ]
+            total = total_of([*half_norms, loss])
             if distributed:
                 # A NaN or Inf on one replica is one on all.
                 total = tf.distribute.get_replica_context().all_reduce(
                     tf.distribute.ReduceOp.SUM, total
                 )
             shown = [[] if c.loss is None else [c.loss] for c in calls]
-            return logs, loss, grads, shown, half_norm, total
+            return logs, loss, grads, shown, half_norms, total
 
         def compute():
             with log.watching():

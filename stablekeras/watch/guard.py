@@ -25,10 +25,16 @@ from stablekeras.graphs.apply_calls import (
     optimizer_variables,
 )
 from stablekeras.graphs.branches import commit_or, rarely
-from stablekeras.graphs.sums import half_square, presence, values
+from stablekeras.graphs.owned import closed_over, owned_variables
+from stablekeras.graphs.sums import half_square, presence, total_of, values
 from stablekeras.graphs.traced_step import TracedStep, loss_of
 from stablekeras.graphs.train_function import is_distributed
 from stablekeras.graphs.xla import settled, under_xla
+from stablekeras.watch.loss_scales import (
+    scales_before,
+    search_or,
+    shrink_or,
+)
 from stablekeras.watch.records import (
     GRADIENT,
     LOSS,
@@ -61,7 +67,14 @@ class Transaction:
         self._trial = trial
         self._immediate: set[int] = set()
         self._optimizers = find_optimizers(model)
-        self.written: list[resources.VariableRef] = []
+        self._written: Any = None
+
+    @property
+    def written(self):
+        """The variables that a step writes; may write, if nothing is traced."""
+        if self._written is None:
+            return resources.references(self._reachable())
+        return self._written
 
     @property
     def optimizers(self):
@@ -80,7 +93,7 @@ class Transaction:
             # Something after an apply depends on what it writes.
             self._immediate |= traced.hasty()
             traced = self._trace(data)
-        self.written = traced.written
+        self._written = traced.written
         return self._transact(traced)
 
     # Graph.
@@ -98,7 +111,7 @@ class Transaction:
 
     def _transact(self, traced):
         saved = [resources.read(v) for v in traced.written]
-        logs, loss, grads, shown, half_norm, total = traced.function()
+        logs, loss, grads, shown, half_norms, total = traced.function()
         state = self._state_total(traced.written)
         deferred = [c for c in traced.calls if c.deferred]
         held = [
@@ -106,84 +119,69 @@ class Transaction:
             for c, g, s in zip(traced.calls, grads, shown, strict=True)
             if c.deferred
         ]
-        every = [
-            g for c, g in zip(traced.calls, grads, strict=True) if c.visible
+        seen = [
+            (c, g)
+            for c, g in zip(traced.calls, grads, strict=True)
+            if c.visible
         ]
         verdict = _local_first(total)
         if state is not None:
             verdict = verdict + tf.cast(state, verdict.dtype)
-        scale = self._search_scale(deferred)
-        if scale is not None:  # A scale of 0 or Inf makes every gradient 0.
+        calls = [] if self._trial else traced.calls
+        scales = scales_before(calls, traced.written, saved)
+        for scale in scales.values():  # At 0 or Inf every gradient is 0.
             sound = scale + tf.math.reciprocal(scale)
             verdict = verdict + tf.cast(sound, verdict.dtype)
-        figures = _figures(loss, half_norm, scale)
+        figures = _figures(
+            loss, half_norms, [scales.get(id(c)) for c in traced.calls]
+        )
+
+        def apply(call, tensors, shown):
+            self._per_replica(
+                lambda tensors, shown: call.run(tensors, *shown),
+                [tensors, shown],
+            )
 
         def commit():
-            def apply(*held):
-                for call, (tensors, shown) in zip(deferred, held, strict=True):
-                    call.run(tensors, *shown)
-
-            self._per_replica(apply, held)
+            for call, args in zip(deferred, held, strict=True):
+                apply(call, *args)
 
         def refuse():
-            facts = self._measure(loss, every, total, traced)
-            if scale is None:
+            facts, bad = self._measure(
+                loss, [g for _, g in seen], total, traced
+            )
+            if not scales:
                 self._undo(traced.written, saved)
                 return facts
-            return self._search(facts, scale, deferred, traced, saved)
+            found = [
+                (scales.get(id(call)), flag)
+                for (call, _), flag in zip(seen, bad, strict=True)
+            ]
+
+            def search():
+                # As LossScaleOptimizer does; the rest of the step stands.
+                flags = {id(c): b for (c, _), b in zip(seen, bad, strict=True)}
+                for call, args in zip(deferred, held, strict=True):
+                    shrink_or(
+                        flags[id(call)] if len(seen) > 1 else None,
+                        call.optimizer,
+                        scales.get(id(call)),
+                        lambda call=call, args=args: apply(call, *args),
+                    )
+
+            def undo():
+                self._undo(traced.written, saved)
+
+            return search_or(facts, found, search, undo)
 
         if not (under_xla() or is_distributed(self._model)):
             refuse = rarely(refuse)
         finite = tf.math.is_finite(verdict)
         return commit_or(finite, commit, figures, refuse), logs
 
-    def _search(self, facts, scale, deferred, traced, saved):
-        """Tells an overflow of the loss-scale search from a fault."""
-        bits = tf.reduce_max(facts[:, 0])
-        none = tf.zeros_like(facts[:, 0])
-
-        def search(bits, overflow):
-            told = tf.stack([bits, overflow], axis=1)
-            return tf.concat([told, facts[:, 2:]], axis=1)
-
-        def shrink():
-            # As LossScaleOptimizer does; the rest of the step stands.
-            for call in deferred:
-                call.optimizer.step_counter.assign(0)
-                call.optimizer.dynamic_scale.assign(scale * 0.5)
-            return search(none, none + 1)
-
-        def undo():
-            self._undo(traced.written, saved)
-            lost = tf.logical_not(
-                tf.math.is_finite(scale + tf.math.reciprocal(scale))
-            )
-            collapsed = tf.logical_or(
-                lost, tf.logical_and(scale <= 1.0, bits == GRADIENT)
-            )
-            own = tf.where(bits == SUSPECT, 0.0, bits)
-            named = tf.where(collapsed, own + SCALE, bits)
-            return search(none + named, none)
-
-        return tf.cond(
-            tf.logical_and(
-                bits == GRADIENT,
-                tf.logical_and(scale > 1.0, tf.math.is_finite(scale)),
-            ),
-            shrink,
-            undo,
-        )
-
     def _undo(self, written, saved):
         for variable, value in zip(written, saved, strict=True):
             resources.assign(variable, value)
-
-    def _search_scale(self, calls):
-        """Returns the loss scale if the step is one of a scale search."""
-        if len(calls) != 1:
-            return None
-        scale = loss_scale(calls[0].optimizer)
-        return None if scale is None else tf.convert_to_tensor(scale)
 
     def _per_replica(self, function, args):
         if not is_distributed(self._model):
@@ -251,7 +249,7 @@ class Transaction:
         return tf.stack([tf.add_n(p) for p in parts])
 
     def _measure(self, loss, grads, total, traced):
-        """Returns the exact facts of a refused step."""
+        """Returns the exact facts of a refused step, and its bad calls."""
         states = {
             kind: self._state_total(traced.written, kind)
             for kind in (STATE, UPDATE)
@@ -260,40 +258,42 @@ class Transaction:
         statistics = self._statistics(traced.written) if distributed else None
 
         def replica(loss, total, *grads):
-            flat = [values(g) for g in keras.tree.flatten(list(grads))]
             bad_loss = tf.logical_not(tf.math.is_finite(loss))
-            bad_gradient = tf.constant(False)
-            if flat:
-                bad_gradient = tf.logical_not(
-                    tf.reduce_all(
-                        [tf.reduce_all(tf.math.is_finite(g)) for g in flat]
-                    )
-                )
             loss = tf.cast(loss, tf.float32)
-            sumsq = tf.add_n([half_square(g) for g in flat]) if flat else 0.0
+            sumsq = total_of([half_square(values(g)) for c in grads for g in c])
             sumsq = tf.cast(sumsq, tf.float32)
-            every = tf.cast(tf.stack([bad_loss, bad_gradient]), tf.float32)
+            every = tf.cast(
+                tf.stack([bad_loss, *map(_any_bad, grads)]), tf.float32
+            )
             first = 0.0
             if distributed:
                 every, first = _told_by_all(every, loss + sumsq, statistics)
             bits = tf.cast(every[0] > 0, tf.float32) * LOSS
-            bits += tf.cast(every[1] > 0, tf.float32) * GRADIENT
+            bad = every[1 : 1 + len(grads)] > 0
+            bits += tf.cast(tf.reduce_any(bad), tf.float32) * GRADIENT
             for kind, state in states.items():
                 if state is not None:
-                    bad = tf.logical_not(tf.math.is_finite(state))
-                    bits += tf.cast(bad, tf.float32) * kind
+                    lost = tf.logical_not(tf.math.is_finite(state))
+                    bits += tf.cast(lost, tf.float32) * kind
             bits = tf.where(bits == 0.0, float(SUSPECT), bits)
-            return tf.stack([bits, 0.0, loss, sumsq, first])
+            return tf.stack([bits, 0.0, loss, sumsq, first]), bad
 
-        rows = self._per_replica(replica, [loss, total, *grads])
-        return tf.stack(_local(rows))
+        rows, bad = self._per_replica(replica, [loss, total, *grads])
+        calls = [_local_first(bad)[i] for i in range(len(grads))]
+        return tf.stack(_local(rows)), calls
 
     # Eager.
 
+    def _reachable(self):
+        """Returns the variables a step may write, where no graph tells."""
+        return [
+            *owned_variables(self._model, closed_over(self._step)),
+            *(v for o in self.optimizers for v in optimizer_variables(o)),
+        ]
+
     def _eager(self, data):
         saved = {
-            id(ref.handle): (ref, resources.read(ref))
-            for ref in resources.references(_tf_variables(self))
+            id(ref.handle): (ref, resources.read(ref)) for ref in self.written
         }
 
         def note(next_creator, **kwargs):
@@ -314,11 +314,20 @@ class Transaction:
         def replica(data):
             with log.recording() as calls:
                 logs = self._step(data)
-            flat = [values(g) for c in calls for g in c.tensors()]
-            finite = all(map(_all_finite, flat))
-            sumsq = sum(float(half_square(g)) for g in flat)
+            bad_calls = [c for c in calls if bool(_any_bad(c.tensors()))]
+            sumsq = sum(
+                float(half_square(values(g)))
+                for c in calls
+                for g in c.tensors()
+            )
             loss = float(loss_of(logs))
-            bad = tf.constant([not _finite(loss), not finite], tf.float32)
+            # The search of a loss scale answers for its own gradients only.
+            final = [
+                c for c in bad_calls if before.get(id(c.optimizer), 1.0) <= 1.0
+            ]
+            bad = tf.constant(
+                [not _finite(loss), bool(bad_calls), bool(final)], tf.float32
+            )
             rank, first = 0, 0.0
             if strategy:
                 context = tf.distribute.get_replica_context()
@@ -335,15 +344,15 @@ class Transaction:
                 logs = replica(data)
         told.sort(key=lambda one: one[0])
         kinds = self._must_be_finite()
-        bad_loss, bad_gradient = told[0][1][:2]
+        bad_loss, bad_gradient, final = told[0][1][:3]
         bits = LOSS * int(bad_loss > 0) + GRADIENT * int(bad_gradient > 0)
         overflow = 0
         if any(s == 0.0 or not _finite(s) for s in before.values()):
             bits |= SCALE
         elif bits == GRADIENT and before:
-            if max(before.values()) > 1.0:
+            if not final:
                 bits, overflow = 0, 1
-            else:
+            elif min(before.values()) <= 1.0:
                 bits |= SCALE
         for key, (ref, _) in saved.items():
             kind = kinds.get(key, 0) if ref.dtype.is_floating else 0
@@ -383,19 +392,34 @@ def _told_by_all(own, figure, statistics):
     return every, tf.where(tf.reduce_any(flags > 0.0), first, 0.0)
 
 
-def _figures(loss, half_norm, scale):
+def _any_bad(tensors):
+    """Returns whether an entry of gradients is not finite."""
+    checks = [tf.reduce_all(tf.math.is_finite(values(t))) for t in tensors]
+    return tf.logical_not(tf.reduce_all(checks)) if checks else False
+
+
+def _figures(loss, half_norms, scales):
     """Returns the facts of a committed step: nothing but its figures."""
-    rows = []
-    for own_loss, own in zip(_local(loss), _local(half_norm), strict=True):
+    parts = []
+    for own, scale in zip(half_norms, scales, strict=False):
         if scale is not None:  # The gradients are still scaled.
-            own = own / tf.cast(tf.square(scale), own.dtype)
-        own = tf.cast(own, tf.float32)
+            square = tf.square(scale)
+            own = _for_each(own, lambda n, s=square: n / tf.cast(s, n.dtype))
+        parts.append(_local(own))
+    rows = []
+    for place, own_loss in enumerate(_local(loss)):
+        own = tf.cast(total_of([p[place] for p in parts]), tf.float32)
         rows.append(tf.stack([0.0, 0.0, own_loss, own, 0.0]))
     return tf.stack(rows)
 
 
+def _for_each(value, function):
+    return [function(v) for v in _local(value)]
+
+
 def _local(value):
-    values = getattr(value, "values", None)
+    values = value if isinstance(value, list) else None
+    values = values or getattr(value, "values", None)
     return list(values) if isinstance(values, (list, tuple)) else [value]
 
 
@@ -409,21 +433,3 @@ def _all_finite(tensor):
 
 def _finite(x):
     return x - x == 0.0
-
-
-def _tf_variables(transaction):
-    model = transaction._model
-    found = {}
-    for v in [
-        *model.variables,
-        *(v for m in model.metrics for v in m.variables),
-        *(v for o in transaction.optimizers for v in optimizer_variables(o)),
-    ]:
-        value = getattr(v, "value", v)
-        value = value if isinstance(value, tf.Variable) else v
-        found[id(value)] = value
-    for owner in [model, *getattr(model, "layers", ())]:
-        for value in vars(owner).values():  # Those Keras does not track.
-            if isinstance(value, tf.Variable):
-                found[id(value)] = value
-    return list(found.values())

@@ -55,7 +55,8 @@ def take(variables, written=(), *, epoch=0, step=0, leave_out=()):
         leave_out: Variables that the training may not return to.
 
     Returns:
-        A `Snapshot`, or `None` if a value is NaN or infinite.
+        A `Snapshot`, or `None` if a value is NaN or infinite; only NaN of
+        what is further written, a minimum may begin at infinity.
     """
     skipped = {id(h) for v in leave_out for h in resources.handles(v)}
     found = {}
@@ -63,11 +64,14 @@ def take(variables, written=(), *, epoch=0, step=0, leave_out=()):
         if id(ref.handle) not in skipped:
             found[id(ref.handle)] = ref
     values = [(ref, resources.read(ref)) for ref in found.values()]
+    listed = {id(h) for v in variables for h in resources.handles(v)}
     for ref, value in values:
-        if ref.dtype.is_floating and not bool(
-            tf.reduce_all(tf.math.is_finite(value))
-        ):
-            return None
+        if ref.dtype.is_floating:
+            bad = tf.math.is_nan(value)
+            if id(ref.handle) in listed:
+                bad |= tf.math.is_inf(value)
+            if bool(tf.reduce_any(bad)):
+                return None
     return Snapshot(epoch, step, tuple(values))
 
 

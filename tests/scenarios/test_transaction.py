@@ -263,3 +263,29 @@ def test_stop_leaves_the_state_before_the_step():
     rows = BAD_BATCH * 8
     fit(short, x[:rows], y[:rows], epochs=1)
     assert differing(state(stopped), state(short)) == []
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_states_that_keras_does_not_list(eager):
+    """Those of a stateful layer are put back, and go with a snapshot."""
+
+    def run(x, action):
+        keras.utils.set_random_seed(7)
+        layer = keras.layers.SimpleRNN(3, stateful=True)
+        inputs = keras.Input((2, 3), batch_size=BATCH)
+        model = keras.Model(inputs, keras.layers.Dense(1)(layer(inputs)))
+        model.compile("adam", "mse", run_eagerly=eager, jit_compile=False)
+        model.optimizer.build(model.trainable_variables)
+        watching, y = watch(action), np.ones((len(x), 1))
+        fit(model, x.reshape(-1, 2, 3), y, [watching], epochs=1)
+        values = [*state(model), layer.states[0].numpy()]
+        return values, [i.step for i in watching.incidents]
+
+    x = data(rows=BATCH * 5)[0]
+    bad = poisoned(x)
+    values, steps = run(bad, "skip")
+    expected, _ = run(without_bad_batch(x)[0], "skip")
+    assert steps == [BAD_BATCH]
+    assert differing(values, expected) == []
+    values, _ = run(bad[: BATCH * (BAD_BATCH + 1)], "rollback")
+    assert not values[-1].any()  # As it was when training began.
