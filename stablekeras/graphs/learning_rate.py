@@ -2,7 +2,14 @@
 
 import keras
 
-__all__ = ["ScaledSchedule", "lower", "rates", "set_rate", "variables"]
+__all__ = [
+    "ScaledSchedule",
+    "lower",
+    "make_scalable",
+    "rates",
+    "set_rate",
+    "variables",
+]
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
@@ -98,9 +105,21 @@ def lower(optimizer, factor):
     base = _base(optimizer)
     rate = base._learning_rate
     if isinstance(rate, ScaledSchedule):
-        base.learning_rate = ScaledSchedule(rate.schedule, rate.factor * factor)
-    elif isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        rate.factor *= factor
+        return True
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         base.learning_rate = ScaledSchedule(rate, factor)
     else:
         base.learning_rate = lambda: rate() * factor
     return False
+
+
+def make_scalable(optimizers):
+    """Scales schedules by 1, so that what is traced now can be lowered."""
+    for optimizer in optimizers:
+        base = _base(optimizer)
+        rate = base._learning_rate
+        if isinstance(
+            rate, keras.optimizers.schedules.LearningRateSchedule
+        ) and not isinstance(rate, ScaledSchedule):
+            base.learning_rate = ScaledSchedule(rate, 1.0)

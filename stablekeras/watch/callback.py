@@ -125,7 +125,6 @@ class NaNWatch(keras.callbacks.Callback):
         self.incidents = []
         self.skipped = 0
         self.overflows = 0
-        self._guards = {}
         self._begin_training()
 
     def _begin_training(self):
@@ -184,7 +183,6 @@ class NaNWatch(keras.callbacks.Callback):
         copied = copy.copy(self)
         copied._model = None
         copied.incidents = list(self.incidents)
-        copied._guards = {}
         copied._begin_training()
         return copied
 
@@ -221,10 +219,7 @@ class NaNWatch(keras.callbacks.Callback):
         >>> watch.skipped, bool(np.isfinite(model.get_weights()[0]).all())
         (1, True)
         """
-        guard = ManualGuard(self, model, optimizer)
-        # What a block traced holds its guard: the next block must be its too.
-        key = (id(model), *map(id, guard.optimizers))
-        return self._guards.setdefault(key, guard)
+        return ManualGuard(self, model, optimizer)
 
     # Hooks of the training.
 
@@ -376,10 +371,11 @@ class NaNWatch(keras.callbacks.Callback):
             return self.model.get_metrics_result()
         return {}
 
-    def trip(self, trip):
+    def trip(self, trip, may_roll_back=True):
         """Told of a refused step; returns whether to go on or leave."""
         action = self._policy.decide()
-        if action == "rollback" and not self._can_roll_back():
+        can_roll_back = may_roll_back and self._can_roll_back()
+        if action == "rollback" and not can_roll_back:
             action = "stop"  # There never was a good state.
         incident = incidents.record(
             trip,
@@ -391,16 +387,25 @@ class NaNWatch(keras.callbacks.Callback):
         self._bad_steps += 1
         return self._act(self._explain(incident))
 
-    def trip_at(self, trip, step):
-        """The same for a step of a hand-written loop, numbered there."""
-        self._begin = step
-        return self.trip(trip)
-
     def begin_block(self, guard):
         """Starts the counts anew for a block of hand-written steps."""
         self._begin_training()
         self._watched_function = guard
         self._witness = call_witness(self.model)
+
+    def step_begins(self, function, step, *, as_epoch=False, iterator=None):
+        """Told of a step of a block; `as_epoch`: one that begins an epoch."""
+        self._begin = 0 if as_epoch else step
+        self.before(function, iterator)
+
+    def steps_committed(self, steps):
+        """Told of hand-written steps that were committed."""
+        self.committed(steps, self._good_logs, 0)
+
+    def trip_at(self, trip, step, may_roll_back=True):
+        """As `trip`, for a step of a block, numbered there."""
+        self._begin = step
+        return self.trip(trip, may_roll_back)
 
     # Actions.
 
