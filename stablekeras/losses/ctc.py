@@ -4,7 +4,7 @@ import keras
 from keras import ops as kops
 
 from stablekeras.losses.alignments import log_likelihood
-from stablekeras.losses.inputs import prepare
+from stablekeras.losses.inputs import keras_mask, prepare, set_keras_mask
 from stablekeras.losses.origin import select
 from stablekeras.losses.twofold import two_sum
 from stablekeras.losses.wrapper import LossFunctionWrapper
@@ -165,16 +165,36 @@ class CTC(LossFunctionWrapper):
 
     def __init__(self, reduction="sum_over_batch_size", name="ctc", dtype=None):
         super().__init__(ctc, name=name, reduction=reduction, dtype=dtype)
-
         self._frames = None
 
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """Computes the reduced loss; see `losses.Loss`.
+
+        Args:
+            y_true: Class numbers.
+            y_pred: Logits, with or without a mask of their frames.
+            sample_weight: Optional weights, one per row.
+
+        Returns:
+            Scalar, or the losses of the rows without a reduction.
+        """
+        mask = keras_mask(y_pred)
+        if mask is None or len(mask.shape) != 2:
+            return super().__call__(y_true, y_pred, sample_weight)
+        # A loss belongs to a row, which counts if one of its frames does.
+        self._frames = kops.cast(mask, "bool")
+        y_pred = select(self._frames[:, :, None], y_pred, 0.0)
+        set_keras_mask(y_pred, kops.any(self._frames, axis=1))
+        try:
+            return super().__call__(y_true, y_pred, sample_weight)
+        finally:
+            self._frames = None
+
     def _select(self, keep, y_true, y_pred):
-        shape = kops.shape(y_pred)
-        if len(keep.shape) == 2 and keep.shape[-1] != 1:
-            frames = kops.broadcast_to(keep, shape[:2])
-        else:
-            rows = kops.reshape(keep, (-1, 1))
-            frames = kops.broadcast_to(rows, shape[:2])
+        rows = kops.reshape(keep, (-1, 1))
+        frames = kops.broadcast_to(rows, kops.shape(y_pred)[:2])
+        if self._frames is not None:
+            frames = kops.logical_and(frames, self._frames)
         self._frames = frames
         y_pred = select(frames[:, :, None], y_pred, 0.0)
         kept = kops.any(frames, axis=1)[:, None]
@@ -182,7 +202,7 @@ class CTC(LossFunctionWrapper):
 
     def call(self, y_true, y_pred):
         """Returns one loss per row."""
-        # Set by `_select` during this very call, for its frames only.
+        # Set during this very call, for its frames only.
         frames, self._frames = self._frames, None
         if frames is not None:
             frames = kops.transpose(frames)
