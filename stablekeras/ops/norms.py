@@ -89,19 +89,28 @@ def _power_mean_kernel(x, p, axis):
     def parts(x):
         m = scale_of(x, axis)
         a = kops.abs(x) / m
+        # Entries of 4, as `scale_of` leaves them, overflow in a large power.
+        lift = kops.where(largest(a, axis) > 2, kops.full_like(m, 4.0), 1.0)
+        a = a / lift
         exponent = kops.convert_to_tensor(float(p), x.dtype)
         total = kops.sum(power_kernel(a, exponent), axis=axis, keepdims=True)
-        return m, a, total, exponent
+        return m, lift, a, total, exponent
 
     def value(x):
-        m, _, total, exponent = parts(x)
-        return m * power_kernel(total, 1 / exponent)
+        m, lift, _, total, exponent = parts(x)
+        return m * (lift * power_kernel(total, 1 / exponent))
 
     def pullback(u, x):
-        _, a, total, exponent = parts(x)
+        m, lift, a, total, exponent = parts(x)
         # Where an entry is 0 so is the slope, or it is vertical.
-        zero = kops.equal(a, 0)
-        high = power_kernel(kops.where(zero, 1.0, a), exponent - 1)
+        zero = kops.equal(x, 0)
+        if p < 2:  # where a share is flushed to zero, its power need not be
+            high = power_kernel(
+                kops.where(zero, 1.0, kops.abs(x)), exponent - 1
+            )
+            high = high * power_kernel(m * lift, 1 - exponent)
+        else:
+            high = power_kernel(kops.where(zero, 1.0, a), exponent - 1)
         total = kops.where(kops.equal(total, 0), 1.0, total)
         slope = high / power_kernel(total, (exponent - 1) / exponent)
         return (u * (kops.sign(x) * kops.where(zero, 0.0, slope)),)
@@ -143,16 +152,15 @@ def _inverse_mean_kernel(x, q, axis):
 def _order_length(x, order, axis):
     """Compute a norm that is not the 2-norm; `axis` stays with size one."""
     vector = _euclidean(order, axis)[1]
-    if order == 0:
-        # The count of nonzero entries: it does not scale.
-        return kops.norm(x, ord=order, axis=axis, keepdims=True)
     if vector and order == 1:
         return kops.sum(kops.abs(x), axis=axis, keepdims=True)
     if vector and isinstance(order, (int, float)) and 0 < order < math.inf:
         return _power_mean_kernel(x, order, axis)
     if vector and isinstance(order, (int, float)) and -math.inf < order < 0:
         return _inverse_mean_kernel(x, -order, axis)
-    m = scale_of(x, axis)
+    # A count, extremes and sums of sizes overflow only where the norm does; a
+    # scale would flush the entries or rows that are the smallest.
+    m = scale_of(x, axis) if order in (2, -2, "nuc") else 1
     return m * kops.norm(x / m, ord=order, axis=axis, keepdims=True)
 
 
@@ -272,6 +280,10 @@ def normalize(x, axis=-1, order=2, epsilon=None):
     # Of several axes too the entries make up one vector.
     if order == 2:
         n = length_kernel(y, axis)
+    elif order == 1:
+        # An entry that the scale flushes to zero still has a sign.
+        signs = kops.stop_gradient(kops.sign(x))
+        n = kops.sum(signs * y, axis=axis, keepdims=True)
     else:
         n = _order_length(y, order, axis)
     if epsilon is not None:

@@ -189,3 +189,47 @@ def test_cdist_needs_rows():
     """A vector has no rows to compare."""
     with pytest.raises(ValueError, match=r"Received: x.shape=\(3,\)"):
         ops.cdist(np.ones(3, "float32"), np.ones((2, 3), "float32"))
+
+
+def test_the_least_entry_is_not_lost_beside_the_largest():
+    """The norm of order -inf is the smallest size, however large the rest."""
+    function = lambda x: ops.norm(x, ord=-INF, axis=-1)  # noqa: E731
+    rows = [[1e30, -1e-20]]
+    assert value(function, rows)[0] == pytest.approx(1e-20, rel=1e-6, abs=0)
+    assert slope(function, rows).tolist() == [[0.0, -1.0]]
+
+
+@pytest.mark.parametrize("order", [-1, -INF])
+def test_the_least_row_is_not_lost_beside_the_largest(order):
+    """Neither is the least sum of a row or column of a matrix."""
+    x = np.float32([[1e30, 1e-20], [1e-20, 1e-20]])
+    got = float(np.asarray(ops.norm(x, ord=order)))
+    assert got == pytest.approx(2e-20, rel=1e-6, abs=0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("order", [40, 100, 400])
+def test_a_large_order_does_not_overflow(order, size):
+    """Of entries that differ the largest is all that a large order sees."""
+    function = lambda x: ops.norm(x, ord=order, axis=-1)  # noqa: E731
+    rows = [[3 * size, size]]
+    assert value(function, rows)[0] == pytest.approx(3 * size, rel=1e-6, abs=0)
+    got = slope(function, rows)[0]
+    # Each ULP of an entry counts so many times.
+    assert got[0] == pytest.approx(1.0, rel=1e-6)
+    assert got[1] == pytest.approx(3.0 ** (1 - order), rel=1e-4, abs=1e-37)
+
+
+@pytest.mark.parametrize("order", [0.5, 1.5])
+def test_a_small_order_sees_entries_of_every_size(order):
+    """The power of a share is a number though the share is none."""
+    function = lambda x: ops.norm(x, ord=order, axis=-1)  # noqa: E731
+    got = slope(function, [[1e-30, 1e20]])
+    assert got[0, 0] == pytest.approx(1e-50 ** (order - 1), rel=1e-5, abs=0)
+
+
+def test_a_share_that_is_flushed_has_a_gradient():
+    """The sum of sizes changes with each entry, however small beside it."""
+    function = lambda x: ops.normalize(x, order=1)  # noqa: E731
+    got = slope(function, [[1e-30, 1e20]], [1.0, 2.0])
+    assert got[0, 0] == pytest.approx(-1e-20, rel=1e-6, abs=0)
