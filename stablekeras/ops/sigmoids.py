@@ -12,7 +12,9 @@ from keras import ops as kops
 from stablekeras.ops.elementary import (
     expm1_kernel,
     horner,
+    log1p_near,
     odds_kernel,
+    split,
     tanh_kernel,
     terms,
     twice_atanh,
@@ -113,8 +115,19 @@ logit_kernel = with_derivative(
 )
 
 
+_LN2 = (0.6931471805599453, 2.3190468138462996e-17)
+
+
 def _softplus_inverse_value(x):
-    return x + kops.log(-expm1_kernel(-x))
+    # Near its zero at log(2) the sum would cancel. There, with the distance
+    # d, it is log(1 + 2 (exp(d) - 1)).
+    high, low = split(_LN2, x)
+    d = (x - high) - low
+    near = kops.abs(d) < 0.25
+    e = expm1_kernel(kops.where(near, d, -x))
+    f = kops.where(near, e, 0.0)
+    far = x + kops.log(-kops.where(near, -0.5, e))
+    return kops.where(near, log1p_near(2 * f, f / (1 + f)), far)
 
 
 def _softplus_inverse_slope(x):

@@ -55,3 +55,10 @@ def test_the_largest_numbers_do_not_overflow():
     big = np.finfo("float32").max
     assert value(ops.log_cosh, [big, -big]).tolist() == [big, big]
     assert value(ops.softplus, [big]).tolist() == [big]
+
+
+def test_the_inverse_of_softplus_keeps_its_digits_near_its_zero():
+    """At log(2) it is 0, and beside it does not cancel."""
+    x = np.float32([0.69357151, 0.69310426, 0.6, 0.8])
+    exact = np.log(np.expm1(x.astype("float64")))
+    assert value(ops.softplus_inverse, x) == pytest.approx(exact, rel=1e-6)
