@@ -7,8 +7,8 @@ import pytest
 
 from stablekeras import ops
 from stablekeras.ops.normal import lower_tail
-from tests.accuracy.backends import DTYPES
-from tests.unit.ops.calculus import INF, NAN, value
+from tests.accuracy.backends import DTYPES, MODES, derivatives
+from tests.unit.ops.calculus import INF, NAN, value, with_float64
 
 pytestmark = pytest.mark.backends
 
@@ -43,3 +43,27 @@ def test_erfinv_is_odd_and_live_near_zero():
     up, down = value(ops.erfinv, x), value(ops.erfinv, -x)
     assert up.tolist() == (-down).tolist()
     assert up[0] == pytest.approx(1e-30 * np.sqrt(np.pi) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_erfinv_near_the_smallest_number(mode):
+    """What is within the format is not flushed on the way."""
+    x = np.float32([[-1.9393314e-38]])
+    got = derivatives(ops.erfinv, [x], 1.0, mode, second=False)[0][0]
+    exact = x.astype("float64") * np.sqrt(np.pi) / 2
+    assert np.ravel(got) == pytest.approx(np.ravel(exact), rel=1e-6, abs=0)
+
+
+@with_float64
+def test_erfinv_between_its_regions():
+    """Its slope keeps the digits of its value, which an exponential doubles."""
+    x = 0.8500077339904406
+    with mpmath.workdps(30):
+        y = mpmath.erfinv(x)
+        exact = mpmath.sqrt(mpmath.pi) / 2 * mpmath.exp(y * y)
+    # 4 ULP, and what an ULP of x causes.
+    allowed = 4 * 2.0**-51 + 12.7 * 2.0**-53
+    rows = np.full((16, 1), x)  # enough for the kernels of many
+    got = derivatives(ops.erfinv, [rows], 1.0, "eager", second=False)[0][1]
+    with mpmath.workdps(30):
+        assert max(abs(exact - v) for v in got.ravel()) < allowed
