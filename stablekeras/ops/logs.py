@@ -229,10 +229,14 @@ def _without_zero(x, y, safe):
     return kops.where(zero, safe, y), zero
 
 
+# TensorFlow's own slope of the logarithm is its `reciprocal`.
+_log = with_derivative(kops.log, reciprocal)
+
+
 def _lowest_log(y):
     """Compute `log(y)`, and at 0 that of the smallest normal number."""
     tiny = finfo(keras.backend.standardize_dtype(y.dtype)).tiny
-    return kops.log(kops.where(kops.equal(y, 0), kops.full_like(y, tiny), y))
+    return _log(kops.where(kops.equal(y, 0), kops.full_like(y, tiny), y))
 
 
 def _xlogy_value(x, y):
@@ -246,7 +250,8 @@ def _ratio_value(x, y):
 
 
 def _ratio_by_first(x, y):
-    return divide_no_nan_kernel(kops.ones_like(x), y)
+    # Not 1 / y, see `reciprocal`.
+    return divide_no_nan_kernel(2 * kops.ones_like(x), 2 * y)
 
 
 def _ratio_by_second(x, y):

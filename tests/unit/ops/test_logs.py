@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stablekeras import ops
-from tests.accuracy.backends import derivatives
+from tests.accuracy.backends import MODES, derivatives
 from tests.unit.ops.calculus import INF, NAN, slope, value
 
 pytestmark = pytest.mark.backends
@@ -119,3 +119,18 @@ def test_entropy_of_a_sure_distribution_is_zero():
     """p = 0 and p = 1 add nothing; the gradient stays finite."""
     assert value(ops.entropy, [[0.0, 1.0]]).tolist() == [0.0]
     assert np.isfinite(slope(ops.entropy, [[0.0, 1.0]])).all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("function", [ops.xlogy, ops.xlog1py])
+def test_mixed_derivatives_by_a_large_number(function, mode):
+    """Both are 1 / y, to the last bits where y is near the end of float32."""
+    # Enough for the kernels of many.
+    x = np.float32([[5.1888606e-12, 1.1509171e34]] * 16)
+    one = derivatives(lambda v: function(v[:, 0], v[:, 1]), [x], 1.0, mode)
+    other = derivatives(
+        lambda v: function(v[:, 1], v[:, 0]), [x[:, ::-1]], 1.0, mode
+    )
+    exact = 1 / np.float64(x[0, 1])
+    assert one[0][2][0, 1] == pytest.approx(exact, rel=1e-6, abs=0)
+    assert other[0][2][0, 1] == pytest.approx(exact, rel=1e-6, abs=0)
