@@ -1,5 +1,6 @@
 """Smooth activations: exponentials, sigmoids and roots."""
 
+import fractions
 import math
 
 from keras import ops as kops
@@ -9,6 +10,7 @@ from stablekeras.ops.elementary import (
     expm1_kernel,
     reciprocal,
     sech2_kernel,
+    split,
     tanh_kernel,
     terms,
     x_coth_minus_one,
@@ -40,22 +42,46 @@ def _negative_part(x):
     return kops.where(x > 0, 0.0, x)
 
 
+def _reciprocal_parts(number):
+    """Return `1 / number` as a float and what that leaves over."""
+    exact = 1 / fractions.Fraction(float(number))
+    return float(exact), float(exact - fractions.Fraction(float(exact)))
+
+
 def _elu_kernel(scale, alpha, width):
     """`scale * x` above 0, `scale * alpha * (exp(x / width) - 1)` below."""
     outer, steep = scale * alpha, scale * alpha / width
+    inverse = _reciprocal_parts(width)
+
+    def exponent(x):
+        # Graphs divide by a number by multiplying with its reciprocal, which
+        # is rounded once less here.
+        x = _negative_part(x)
+        return x if width == 1 else x * split(inverse, x)[0]
+
+    def power(x):
+        y = exponent(x)
+        high, low = split(inverse, y)
+        if not low:
+            return kops.exp(y)
+        # The exponential magnifies what the reciprocal leaves over.
+        y = bounded(y)
+        return kops.exp(y) * (1 + y * (low / high))
 
     def value(x):
-        low = outer * expm1_kernel(_negative_part(x) / width)
+        y = exponent(x)
+        low = outer * expm1_kernel(y)
+        if abs(width) > 1:  # `y` may be flushed to zero where `x` is not
+            tiny = kops.abs(y) < 0.25 * finfo(y.dtype).eps
+            low = kops.where(tiny, steep * x, low)
         return kops.where(x > 0, scale * x, low)
 
     def slope(x):
-        low = steep * kops.exp(_negative_part(x) / width)
         # Not a bare number, which torch would round to float32.
-        return kops.where(x > 0, kops.full_like(x, scale), low)
+        return kops.where(x > 0, kops.full_like(x, scale), steep * power(x))
 
     def second(x):
-        low = steep / width * kops.exp(_negative_part(x) / width)
-        return kops.where(x > 0, 0.0, low)
+        return kops.where(x > 0, 0.0, steep / width * power(x))
 
     return with_derivative(value, with_derivative(slope, second))
 
@@ -380,7 +406,8 @@ def _squareplus_kernel(b):
         mean = h - 0.5 * gap
         # x + h cancels below zero; (h + x)(h - x) = b.
         low = x < 0
-        below = (0.25 * b) / kops.where(low, mean, 1.0)
+        size = kops.where(low, mean, 1.0)
+        below = reciprocal(size) if b == 4 else (0.25 * b) / size
         return kops.where(low, below, mean)
 
     def slope(x):
@@ -396,7 +423,10 @@ def _squareplus_kernel(b):
         h = hypotenuse(x)
         if not b:
             return kops.zeros_like(x)
-        return (0.5 * b) / h / h / h
+        # Not `b / h / h / h`: XLA would divide by the cube of h, which may be
+        # infinite, or 0.
+        share = c / h
+        return share * share * (share * (0.5 / c))
 
     return with_derivative(value, with_derivative(slope, second))
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stablekeras import activations
+from tests.accuracy.backends import MODES, derivatives
 from tests.unit.ops.calculus import INF, NAN, slope, value
 
 pytestmark = pytest.mark.backends
@@ -182,3 +183,45 @@ def test_probabilities_remember_their_logits():
     x = keras.ops.convert_to_tensor(np.float32([[1.0, 2.0]]))
     for function in (activations.softmax, activations.sigmoid):
         assert function(x)._keras_logits is x
+
+
+def _every_mode(function, x):
+    """Yields value, slope and second derivative at one float32 each."""
+    rows = np.full((16, 1), x, "float32")  # enough for the kernels of many
+    for mode in MODES:
+        got = derivatives(function, [rows], 1.0, mode)[0]
+        yield [float(np.ravel(part)[0]) for part in got]
+
+
+def test_celu_is_the_identity_at_small_numbers():
+    """They may not be flushed though their share of alpha is."""
+    for got, slope_, _ in _every_mode(
+        lambda x: activations.celu(x, alpha=8.0), -2e-38
+    ):
+        assert got == pytest.approx(-2e-38, rel=1e-6, abs=0)
+        assert slope_ == pytest.approx(1.0)
+
+
+def test_celu_divides_by_alpha_with_one_rounding():
+    """An exponential magnifies the second, of a reciprocal of alpha."""
+    x = np.float32(-0.07785731554031372)
+    exact = np.exp(np.float64(x) / 0.001)
+    # What an ULP of x causes, and 4 more.
+    allowed = float(np.spacing(np.float32(-x))) / 0.001 + 4 * 2.0**-23
+    for _, got, _ in _every_mode(lambda x: activations.celu(x, alpha=0.001), x):
+        assert got == pytest.approx(exact, rel=allowed, abs=0)
+
+
+@pytest.mark.parametrize("b", [1e-30, 4, 1e30])
+def test_squareplus_bends_whatever_its_smoothness(b):
+    """The cube of a length need not be in the format."""
+    for _, _, curve in _every_mode(
+        lambda x: activations.squareplus(x, b=b), 0.0
+    ):
+        assert curve == pytest.approx(0.5 / np.sqrt(b), rel=1e-6, abs=0)
+
+
+def test_squareplus_keeps_its_digits_far_below_zero():
+    """It is 1 / |x| there, which graphs compute in half the digits."""
+    for got, _, _ in _every_mode(activations.squareplus, -1.4931166e35):
+        assert got == pytest.approx(1 / 1.4931166e35, rel=1e-6, abs=0)
