@@ -3,7 +3,7 @@
 import keras
 from keras import ops as kops
 
-from stablekeras.losses.focal_terms import powered
+from stablekeras.losses.focal_terms import lost_digits, powered
 from stablekeras.losses.kernels import binary_from_logits, smooth_chances
 from stablekeras.ops.elementary import tanh_kernel
 from stablekeras.ops.gradient import no_gradient, remembered, with_pullback
@@ -58,6 +58,14 @@ def binary_focal_from_logits(y, x, gamma, smoothing=0.0):
     return terms(y, x, *map(remembered, memory))
 
 
+def _product(x, count):
+    """Multiplies `x` by itself, `count` factors in all."""
+    if count == 1:
+        return x
+    half = _product(x, count // 2)
+    return half * half * x if count % 2 else half * half
+
+
 class _Side:
     """The wrong side of a prediction, whose probability is at most 1/2.
 
@@ -67,7 +75,7 @@ class _Side:
     """
 
     def __init__(self, y, x, e, smoothing):
-        self.positive = x >= 0
+        self.y, self.positive = y, x >= 0
         self.kept = 1.0 - smoothing
         t = kops.where(self.positive, 1 - y, y)
         self.t = smooth_chances(t, smoothing)
@@ -93,19 +101,43 @@ class _Side:
 
     def powered_share(self, gamma):
         """Computes `u**gamma`."""
+        dtype = keras.backend.standardize_dtype(self.e.dtype)
         whole = 1 + self.e
         share = self.mixed / whole
-        if isinstance(gamma, (int, float)) and gamma in (1, 2):
-            return powered(share, gamma)
-        gamma = exact_number(gamma, share.dtype)
+        if isinstance(gamma, (int, float)):
+            if gamma in (1, 2):
+                return powered(share, gamma)
+            if (
+                gamma > 4
+                and dtype == "float32"
+                and keras.config.backend() == "tensorflow"
+            ):
+                return self._steep_power(gamma)
+        lost = lost_digits(gamma, dtype)
+        gamma = exact_number(gamma, dtype)
         # u**gamma underflows later than u, and is steep there at gamma < 1.
         small = kops.logical_and(self.sure, self.a > 1)
         log = -(self.a + kops.log1p(self.e))
-        power = kops.power(kops.where(small, 1.0, share), gamma)
+        share = kops.where(small, 1.0, share)
+        power = kops.power(share, gamma)
         # The power multiplies the rounding of the sum.
-        lost = self.e - (whole - 1)
-        power = power - power * (gamma * lost / whole)
-        return kops.where(small, kops.exp(gamma * log), power)
+        correction = -gamma * ((self.e - (whole - 1)) / whole)
+        if lost:
+            correction = correction + lost * kops.log(share)
+        power = power + power * correction
+        return kops.where(small, kops.exp(gamma * log + lost * log), power)
+
+    def _steep_power(self, gamma):
+        """Computes `u**gamma` in float64: a power multiplies all roundings."""
+        y, a = (kops.cast(x, "float64") for x in (self.y, self.a))
+        t = kops.where(self.positive, 1 - y, y)
+        t, e = smooth_chances(t, 1.0 - self.kept), kops.exp(-a)
+        share = (t + (1 - t) * e) / (1 + e)
+        if float(gamma).is_integer():
+            power = _product(share, int(gamma))  # a third of the time
+        else:
+            power = kops.power(share, exact_number(gamma, "float64"))
+        return kops.cast(power, self.e.dtype)
 
     def rise(self):
         """Computes `t - q`, the derivative of the loss by `a`."""

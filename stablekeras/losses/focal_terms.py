@@ -9,6 +9,7 @@ probability; so they are computed in twice the precision and rounded once.
 import math
 
 import keras
+import numpy as np
 from keras import ops as kops
 
 from stablekeras.losses.kernels import (
@@ -22,7 +23,7 @@ from stablekeras.losses.pairs import LN2, LN2_REST, Pair, log_parts
 from stablekeras.ops.gradient import no_gradient, remembered, with_pullback
 from stablekeras.ops.precision import at_least, at_most, exact_number
 
-__all__ = ["binary_focal_terms", "powered"]
+__all__ = ["binary_focal_terms", "lost_digits", "powered"]
 
 
 def powered(u, gamma):
@@ -37,7 +38,22 @@ def powered(u, gamma):
     gone = u <= 0
     inside = kops.where(gone, kops.ones_like(u), u)
     power = kops.power(inside, exact_number(gamma, u.dtype))
+    if lost := lost_digits(gamma, u.dtype):
+        power = power + power * (lost * kops.log(inside))
     return kops.where(gone, kops.zeros_like(u), power)
+
+
+def lost_digits(gamma, dtype):
+    """Returns what a dtype cannot hold of an exponent.
+
+    Of 7.3 in float32 that is 2e-7, and as much of the power of a share as
+    small as its logarithm is large.
+    """
+    if not isinstance(gamma, (int, float)):
+        return 0.0
+    return gamma - float(
+        np.asarray(gamma, keras.backend.standardize_dtype(dtype))
+    )
 
 
 def binary_focal_terms(y, p, gamma, smoothing=0.0):

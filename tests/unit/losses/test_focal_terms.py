@@ -1,5 +1,7 @@
 """The slopes of the focal cross-entropies where a formula loses them."""
 
+import keras
+import mpmath
 import numpy as np
 import pytest
 
@@ -195,3 +197,51 @@ def test_the_curve_over_classes_of_a_probability_near_one_is_finite(mode):
         mode,
         gamma=0.5,
     )
+
+
+# Labels and predictions whose share of the wrong side is small.
+SMALL = {
+    "probabilities": ([2.6e-5, 1.31e-5, 1e-4], [9.7e-6, 2.29e-4, 1e-4]),
+    "logits": ([2.56e-5, 2.6e-5, 8.4e-5], [-15.0, -19.95, -0.0432]),
+}
+
+
+@pytest.mark.parametrize("gamma", [0.7, 1.7, 7.3])
+@pytest.mark.parametrize("kind", SMALL)
+def test_an_exponent_keeps_the_digits_its_dtype_cannot_hold(kind, gamma):
+    """7.3 rounded to float32 costs as small a share 18 units of its power."""
+    y, x = (np.array(v, "float32")[:, None] for v in SMALL[kind])
+    ((value, _, _),) = derivatives(
+        lambda x: losses.binary_focal_crossentropy(
+            y, x, gamma=gamma, from_logits=kind == "logits"
+        ),
+        [x],
+        1.0,
+        MODES[-1],
+    )
+    for got, label, at in zip(value, y[:, 0], x[:, 0], strict=True):
+        label, at = mpmath.mpf(float(label)), mpmath.mpf(float(at))
+        p = 1 / (1 + mpmath.exp(-at)) if kind == "logits" else at
+        share = label * (1 - p) + (1 - label) * p
+        loss = -label * mpmath.log(p) - (1 - label) * mpmath.log1p(-p)
+        exact = float(share ** mpmath.mpf(gamma) * loss)
+        assert got == pytest.approx(exact, rel=1.2e-6, abs=0.0)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="not every device of the others has float64",
+)
+@pytest.mark.parametrize("gamma", [5.0, 6.0, 9.5, 10.0])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_steep_power_does_not_multiply_what_is_rounded(mode, gamma):
+    """Ten times the rounding of a share is not in its tenth power."""
+    rng = np.random.default_rng(0)
+    y = rng.uniform(0, 1, 2000).astype("float32")
+    x = rng.normal(0, 3, 2000).astype("float32")
+    value, _ = value_and_slope(y, x, mode, gamma=gamma, from_logits=True)
+    y, x = y.astype("float64"), x.astype("float64")
+    p, q = 1 / (1 + np.exp(-x)), 1 / (1 + np.exp(x))
+    share = y * q + (1 - y) * p
+    loss = y * np.logaddexp(0, -x) + (1 - y) * np.logaddexp(0, x)
+    np.testing.assert_allclose(value, share**gamma * loss, rtol=4e-7)
