@@ -48,7 +48,8 @@ class LogClipping(keras.callbacks.Callback):
     if these come after it in the list of callbacks. After each batch it
     raises what a compiled step could not raise itself. A `LossScaleOptimizer`,
     which `compile` puts around the optimizer under mixed precision, keeps the
-    loss to itself; with this callback `SpikeSkip` sees it all the same.
+    loss to itself; with this callback `SpikeSkip` sees it all the same. What
+    a `LossScaleOptimizer` skips itself is not among `skipped_steps`.
 
     Raises:
         NonFiniteError: In `fit`, see `nonfinite` of `ClippedOptimizer`.
@@ -97,8 +98,11 @@ class LogClipping(keras.callbacks.Callback):
         self._add(logs)
 
     def _add(self, logs):
-        if logs is not None:
-            logs.update(clipping_logs(self.model.optimizer))
+        if logs is None:
+            return
+        # A NaNWatch before us has counted more: what the optimizer never saw.
+        for name, value in clipping_logs(self.model.optimizer).items():
+            logs.setdefault(name, value)
 
     def get_config(self):
         """Returns the arguments of the constructor: none."""
