@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stablekeras.optimizers import norms
+from stablekeras.optimizers import backends, norms
 
 CASES = {
     "ordinary": [[3.0, 4.0], [12.0]],
@@ -97,3 +97,19 @@ def test_summed_at_once_equal_entries_lose_a_digit():
         for half, v in zip(halves, values, strict=True)
     ]
     assert max(errors) > 4e-7
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("scale", [0.1, 1e-21, 1e25])
+def test_rows_of_an_embedding_are_summed_as_exactly(jit_compile, scale):
+    """Of 128,000 equal entries the norm is right within 1e-6."""
+
+    @tf.function(jit_compile=jit_compile)
+    def norm(rows, indices):
+        rows = tf.IndexedSlices(rows, indices, (9000, 16))
+        rows = backends.sum_duplicates(rows)
+        return norms.tensor_norms([rows], "float32")[1]
+
+    rows = tf.fill((8000, 16), tf.constant(scale, "float32"))
+    exact = np.linalg.norm(rows.numpy().astype("float64"))
+    np.testing.assert_allclose(norm(rows, tf.range(8000)), exact, rtol=1e-6)
