@@ -6,7 +6,7 @@ from stablekeras.ops.axes import check_axis, rank_of
 from stablekeras.ops.gradient import with_pullback
 from stablekeras.ops.norms import safe_scale_of
 from stablekeras.ops.powers import sqrt_kernel
-from stablekeras.ops.precision import to_compute
+from stablekeras.ops.precision import largest, to_compute
 from stablekeras.ops.symbolic import stable
 
 __all__ = ["std", "var"]
@@ -18,7 +18,10 @@ def _centred(x, axis):
     y = x / m
     # Not kops.mean, which narrows float64 on torch.
     count = kops.sum(kops.ones_like(x), axis=axis, keepdims=True)
-    d = y - kops.sum(y, axis=axis, keepdims=True) / count
+    # Each sum is of distances: XLA's may be off by more than its last bits,
+    # and of equal numbers nothing must be left.
+    peak = kops.stop_gradient(largest(y, axis))
+    d = y - (peak + kops.sum(y - peak, axis=axis, keepdims=True) / count)
     # What the rounding of the mean left over.
     d = d - kops.sum(d, axis=axis, keepdims=True) / count
     return m, d, count

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from stablekeras import ops
+from tests.accuracy.backends import MODES, derivatives
 from tests.unit.ops.calculus import slope, value
 
 pytestmark = pytest.mark.backends
@@ -43,3 +44,13 @@ def test_shapes_are_those_of_numpy():
             expected = np.var(x.astype("float64"), axis, keepdims=keepdims)
             assert got.shape == expected.shape
             assert got == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("count", [1000, 100_000])
+def test_many_equal_numbers_have_no_spread(count, mode):
+    """Where a program sums them one by one, what it loses is no spread."""
+    x = np.full((1, count), 3.3, "float32")
+    got = derivatives(_std, [x], 1.0, mode, second=False)[0]
+    assert float(np.ravel(got[0])[0]) == 0.0
+    assert not got[1].any()
