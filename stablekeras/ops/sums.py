@@ -10,6 +10,7 @@ import keras
 from keras import ops as kops
 
 from stablekeras.ops.axes import check_axis, rank_of
+from stablekeras.ops.elementary import log1p_kernel
 from stablekeras.ops.gradient import no_gradient, remembered, with_pullback
 from stablekeras.ops.precision import at_most, finfo, largest, to_compute
 from stablekeras.ops.provenance import made_by
@@ -28,11 +29,12 @@ def _peak(x, axis):
     return kops.stop_gradient(largest(x, axis))
 
 
-def _log_total(x, peak, axis):
-    """Compute `log(sum(exp(x - peak)))` and `x - peak`.
+def _shares(x, peak, axis):
+    """Sum `exp(x - peak)`; return two summands of the sum, and the base.
 
     The largest terms are exactly 1. They are counted, not added, so that the
-    logarithm of 1 plus a little keeps all its digits.
+    logarithm of 1 plus a little keeps all its digits. The sum is 1 plus the
+    two.
     """
     dead = kops.equal(x, -math.inf)
     top = kops.cast(kops.equal(x, peak), x.dtype)
@@ -42,7 +44,7 @@ def _log_total(x, peak, axis):
     rest = kops.sum(e - top, axis=axis, keepdims=True)
     more = kops.sum(top, axis=axis, keepdims=True) - 1
     # Without any part, `more` is -1 only where the peak is NaN.
-    return kops.log1p(rest + kops.where(more < 0, 0.0, more)), z, base, dead
+    return rest, kops.where(more < 0, 0.0, more), base
 
 
 @stable
@@ -74,7 +76,8 @@ def logsumexp(x, axis=None, keepdims=False, *, where=None):
     check_axis(x, axis)
     x = _selected(x, where)
     peak = _peak(x, axis)
-    log, _, base, _ = _log_total(x, peak, axis)
+    rest, more, base = _shares(x, peak, axis)
+    log = kops.log1p(rest + more)
     nothing = -math.inf
     if where is not None:
         chosen = kops.logical_and(where, kops.ones_like(x, "bool"))
@@ -111,10 +114,19 @@ def logmeanexp(x, axis=None, keepdims=False):
     """
     dtype, (x,) = to_compute(x)
     check_axis(x, axis)
-    total = logsumexp(x, axis=axis, keepdims=keepdims)
-    count = kops.sum(kops.ones_like(x), axis=axis, keepdims=keepdims)
-    # As in `_log_total`: of equal entries nothing is left.
-    return kops.cast(total - kops.log1p(count - 1), dtype)
+    peak = _peak(x, axis)
+    rest, more, base = _shares(x, peak, axis)
+    count = kops.sum(kops.ones_like(x), axis=axis, keepdims=True)
+    # The mean share less 1; of equal entries nothing is left. Not the
+    # difference of two logarithms, which for many entries are large.
+    gap = (rest + (more + 1 - count)) / count
+    near = gap > -0.5
+    far = kops.log(kops.where(near, 1.0, (1 + more + rest) / count))
+    log = kops.where(near, log1p_kernel(kops.where(near, gap, 0.0)), far)
+    out = kops.where(kops.equal(peak, -math.inf), -math.inf, log + base)
+    if not keepdims:
+        out = kops.sum(out, axis=axis)  # over dimensions of size one
+    return kops.cast(out, dtype)
 
 
 # What is special about a row is decided once a row, not once an entry:

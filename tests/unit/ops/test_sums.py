@@ -145,3 +145,11 @@ def test_an_empty_tensor_has_empty_shares(shape):
         assert tuple(function(x).shape) == shape
     totals = np.asarray(ops.logsumexp(x, axis=-1)).tolist()
     assert totals == [-INF] * shape[0]
+
+
+@pytest.mark.parametrize("count", [3, 5, 1000])
+def test_the_mean_of_equal_entries_is_that_entry(count):
+    """No difference of two logarithms blurs a small one."""
+    rows = np.full((1, count), 0.011, "float32")
+    got = value(lambda x: ops.logmeanexp(x, axis=-1), rows)
+    assert np.ravel(got).tolist() == [np.float32(0.011)]
