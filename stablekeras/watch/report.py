@@ -8,7 +8,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["headline", "screen", "show"]
+__all__ = ["headline", "replay_command", "screen", "show"]
 
 _SAMPLES_SHOWN = 12
 _CHAIN_SHOWN = 8
@@ -39,7 +39,7 @@ def headline(incident):
         parts.append(f"Fix: {d.remedy}")
     parts.append(incident.outcome)
     if incident.path and incident.batch is not None:
-        parts.append(f"Replay: {_replay(incident)}")
+        parts.append(f"Replay: {replay_command(incident)}")
     return " ".join(parts)
 
 
@@ -116,11 +116,12 @@ def _facts(incident):
     if incident.path:
         table.add_row("folder", incident.path)
     if incident.path and incident.batch is not None:
-        table.add_row("replay", _replay(incident))
+        table.add_row("replay", replay_command(incident))
     return table
 
 
-def _replay(incident):
+def replay_command(incident):
+    """Returns the line for a shell that replays a recorded incident."""
     return f"python -m stablekeras replay {shlex.quote(str(incident.path))}"
 
 

@@ -1,5 +1,6 @@
 """The HTML page: complete, self-contained, and nothing runs in it."""
 
+import dataclasses
 import html.parser
 import pathlib
 
@@ -113,10 +114,15 @@ def test_bad_entries_and_extreme_rows_are_marked(page):
 
 def test_page_without_diagnosis(incident):
     """An incident that was not diagnosed still gets a page."""
-    import dataclasses
-
     page = render(dataclasses.replace(incident, diagnosis=None))
     assert "Non-finite loss" in page
+
+
+def test_the_command_to_replay_can_be_pasted(incident):
+    """A folder whose name a shell would take apart is quoted."""
+    incident = dataclasses.replace(incident, path="my incidents/$x")
+    line = "python -m stablekeras replay 'my incidents/$x'"
+    assert line in "".join(_Reader(render(incident)).text)
 
 
 def test_missing_jinja2_costs_only_the_page(incident, monkeypatch):
