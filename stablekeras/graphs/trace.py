@@ -20,6 +20,7 @@ from tensorflow.python.eager import backprop
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from stablekeras.graphs.concrete import answer_with_values
+from stablekeras.graphs.custom_gradients import forget_custom_gradients
 from stablekeras.graphs.inlining import converted, functions_inlined
 
 __all__ = ["Traced", "array_paths", "trace"]
@@ -143,6 +144,8 @@ def trace(
 def _trace(fn, args, kwargs, names, variables, differentiate, by_value=False):
     graph = FuncGraph("stablekeras_trace")
     traced = Traced(graph=graph)
+    forgetting = contextlib.ExitStack()
+    forgetting.callback(forget_custom_gradients, graph)
 
     def placeholder(value):
         if not _is_array(value):
@@ -157,6 +160,7 @@ def _trace(fn, args, kwargs, names, variables, differentiate, by_value=False):
         return tensor
 
     with (
+        forgetting,
         warnings.catch_warnings(),
         graph.as_default(),
         _watch_layers(traced),

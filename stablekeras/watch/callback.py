@@ -303,8 +303,9 @@ class NaNWatch(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         """Lets go of what belongs to this training."""
-        self._rollback = None
         self._fellows.give_back()
+        self._fellows = Fellows(None)
+        self._rollback = self._watched_function = None
 
     def on_test_batch_begin(self, batch, logs=None):
         """Watches a validation step."""

@@ -298,8 +298,9 @@ class Transaction:
 
         def note(next_creator, **kwargs):
             variable = next_creator(**kwargs)
-            for ref in resources.references([variable]):
-                saved.setdefault(id(ref.handle), (ref, resources.read(ref)))
+            with tf.init_scope():  # Keras may be building, in a graph.
+                for ref in resources.references([variable]):
+                    saved.setdefault(id(ref.handle), (ref, resources.read(ref)))
             return variable
 
         model = self._model

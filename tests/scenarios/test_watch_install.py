@@ -1,6 +1,8 @@
 """A watch comes and goes without a trace."""
 
 import copy
+import gc
+import weakref
 
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ import tensorflow as tf
 
 from tests.scenarios.watched import (
     BAD_BATCH,
+    BATCH,
     compiled,
     data,
     differing,
@@ -201,3 +204,44 @@ def test_eager_steps_leave_no_patch_behind():
     fit(model, poisoned(x), y, [watch()], epochs=1)
     assert "apply" not in vars(model.optimizer)
     assert tf.executing_eagerly()
+
+
+@pytest.mark.parametrize("eager", [False, pytest.param(True, marks=slow)])
+def test_a_watch_holds_nothing_of_a_training_that_ended(eager):
+    """But the model, as every callback of Keras does until the next one."""
+    x, y = data()
+    model = compiled("adam", jit_compile=False, run_eagerly=eager)
+    watching = watch("rollback")
+    fit(model, poisoned(x), y, [watching], epochs=1)
+    left = weakref.ref(model.optimizer)
+    watching.set_model(None)
+    del model
+    gc.collect()
+    assert left() is None
+
+
+def test_variables_made_while_keras_builds_an_eager_model():
+    """A `tf.Variable` that is made in a graph there is put back too."""
+
+    class Counting(keras.layers.Layer):
+        def build(self, shape):
+            self.calls = tf.Variable(0, trainable=False)
+
+        def call(self, x):
+            self.calls.assign_add(1)
+            return x
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.counting, self.dense = Counting(), keras.layers.Dense(1)
+
+        def call(self, x):
+            return self.dense(self.counting(x))
+
+    x, y = data()
+    model = Model()
+    model.compile("adam", "mse", run_eagerly=True)
+    x[:BATCH] = np.nan
+    fit(model, x[: 3 * BATCH], y[: 3 * BATCH], [watch()], epochs=1)
+    assert int(model.counting.calls) == int(model.optimizer.iterations) == 2
