@@ -153,7 +153,7 @@ class Loss(keras.losses.Loss):
         y_pred = select(wide, y_pred, self._safe)
         if len(y_true.shape) == rank:
             narrow = wide
-        elif axes and len(y_true.shape) == rank - len(axes):
+        elif axes and _alike(y_true.shape, y_pred.shape, axes):
             narrow = kops.squeeze(wide, axis=axes)
         else:
             return y_true, y_pred
@@ -184,6 +184,13 @@ def _tensors(x, convert=kops.convert_to_tensor):
     if leaves and all(isinstance(leaf, numbers.Number) for leaf in leaves):
         return convert(x)
     return keras.tree.map_structure(convert, x)
+
+
+def _alike(labels, predictions, axes):
+    rest = [d for i, d in enumerate(predictions) if i not in axes]
+    return len(labels) == len(rest) and all(
+        a == b or None in (a, b) for a, b in zip(labels, rest, strict=True)
+    )
 
 
 def _fits(seen, shape, strict=False):

@@ -1,13 +1,27 @@
 """A loss class around a loss function."""
 
 import keras
+from keras import ops as kops
 
-from stablekeras.losses.inputs import same_rank
+from stablekeras.losses.inputs import same_rank, same_shape
 from stablekeras.losses.loss import Loss
 
 __all__ = ["LossFunctionWrapper"]
 
 _ROOM = __name__.rpartition(".")[0] + "."
+# Of our functions, those whose labels have no class axis,
+_NUMBERED = (
+    "categorical_generalized_cross_entropy",
+    "circle",
+    "sparse_categorical_crossentropy",
+)
+# and those whose labels must not broadcast.
+_ALIKE = (
+    "binary_crossentropy",
+    "binary_focal_crossentropy",
+    "categorical_crossentropy",
+    "categorical_focal_crossentropy",
+)
 
 
 @keras.saving.register_keras_serializable(package="stablekeras")
@@ -106,7 +120,20 @@ class LossFunctionWrapper(Loss):
         # In the shape in which `call` will see them.
         if hasattr(y_true, "shape") and hasattr(y_pred, "shape"):
             y_true, y_pred = same_rank(y_true, y_pred)
+            if self._ours:
+                y_true = self._aligned(y_true, y_pred)
         return super()._select(keep, y_true, y_pred)
+
+    def _aligned(self, y_true, y_pred):
+        """Gives labels the rank of predictions unless they are numbers."""
+        name = self.fn.__name__
+        if name in _ALIKE:
+            # What is selected from a smaller tensor has the larger shape.
+            same_shape(y_true, y_pred)
+        if name not in _NUMBERED:
+            for _ in range(len(y_pred.shape) - len(y_true.shape)):
+                y_true = kops.expand_dims(y_true, 0)
+        return y_true
 
     def _reduced_axes(self, keep, y_true, y_pred):
         if not self._ours:

@@ -316,3 +316,46 @@ def test_weights_of_predictions_with_one_dimension_more_than_labels():
     )
     assert value == 3.25
     assert slope.tolist() == [[[0.0], [0.0]], [[1.0], [1.5]]]
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_labels_that_all_rows_share_are_selected_along_columns(rows):
+    """A vector of labels meets the columns, with weights as without."""
+    labels = np.array([10.0, 20.0], "float32")
+    y_pred = np.arange(2.0 * rows, dtype="float32").reshape(rows, 2)
+    y_pred[0] = NAN
+    weight = np.arange(rows)
+    value, slope = step(
+        losses.MeanAbsoluteError(reduction="sum"), labels, y_pred, weight
+    )
+    row_losses = np.abs(y_pred - labels).mean(-1)
+    assert value == np.sum(row_losses[1:] * weight[1:])
+    assert (slope[0] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "BinaryCrossentropy",
+        "BinaryFocalCrossentropy",
+        "CategoricalCrossentropy",
+        "CategoricalFocalCrossentropy",
+    ],
+)
+def test_weights_do_not_let_labels_broadcast(name):
+    """What is refused without weights is refused with them."""
+    y_true, y_pred = np.ones((1, 2)), np.full((3, 2), 0.5, "float32")
+    for weight in (None, np.ones(3)):
+        with pytest.raises(ValueError, match="must have the same shape"):
+            getattr(losses, name)()(y_true, y_pred, sample_weight=weight)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint32", "uint64"])
+def test_the_largest_number_of_a_label_dtype_can_be_ignored(dtype):
+    """The usual mark of a void pixel is the largest unsigned number."""
+    void = int(np.iinfo(dtype).max)
+    loss = losses.SparseCategoricalCrossentropy(ignore_class=void)
+    y_pred = np.array([[0.5, 0.5], [NAN, NAN]], "float32")
+    value, slope = step(loss, np.array([1, void], dtype), y_pred)
+    assert value == pytest.approx(np.log(2))
+    np.testing.assert_allclose(slope, [[1, -1], [0, 0]], rtol=1e-6)
