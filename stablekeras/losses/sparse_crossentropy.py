@@ -138,7 +138,7 @@ def sparse_categorical_crossentropy(
     _check_shapes(labels, y_pred, axis)
     keep = None
     if ignore_class is not None:
-        keep = kops.not_equal(labels, int(ignore_class))
+        keep = kops.not_equal(labels, _as_cast(int(ignore_class)))
         labels = kops.where(keep, labels, 0)
         y_pred = select(kops.expand_dims(keep, axis), y_pred, 0.5)
     x = logits_of(
@@ -165,6 +165,12 @@ def sparse_categorical_crossentropy(
     if keep is not None:
         set_keras_mask(loss, keep)
     return loss
+
+
+def _as_cast(number):
+    """Returns what an unsigned number is after the cast of the labels."""
+    half = 2 ** (63 if widest_integers() == "int64" else 31)
+    return (number + half) % (2 * half) - half
 
 
 def _check_shapes(labels, y_pred, axis):
