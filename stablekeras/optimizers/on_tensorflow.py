@@ -63,31 +63,18 @@ def sum_duplicates(x):
     """
     if not isinstance(x, tf.IndexedSlices):
         return tf.convert_to_tensor(x)
-    indices, position = _unique(tf.convert_to_tensor(x.indices))
+    rows = tf.convert_to_tensor(x.indices)
+    indices, position = tf.unique(rows)
+    if under_xla():
+        # As many rows as came, for XLA knows no other number: those at the
+        # end are zeros at index 0.
+        indices = tf.math.unsorted_segment_max(rows, position, tf.size(rows))
+        indices = tf.maximum(indices, 0)
     values = tf.math.unsorted_segment_sum(x.values, position, tf.size(indices))
     shape = x.dense_shape
     if shape is not None and not tf.is_tensor(shape):
         shape = tf.constant(list(shape))
     return tf.IndexedSlices(values, indices, shape)
-
-
-def _unique(indices):
-    """Returns what `tf.unique` does, of constant indices as constants.
-
-    XLA would know the number of rows in one place and not in another.
-    """
-    fixed = None
-    if not tf.executing_eagerly():
-        fixed = tf.get_static_value(indices)
-    if fixed is None:
-        return tf.unique(indices)
-    places = {}
-    for index in fixed.tolist():
-        places.setdefault(index, len(places))
-    return (
-        tf.constant(list(places), indices.dtype),
-        tf.constant([places[i] for i in fixed.tolist()], tf.int32),
-    )
 
 
 def half_sum_of_squares(x):

@@ -229,6 +229,33 @@ def test_duplicate_rows_are_summed_before_the_norm(jit_compile):
         np.testing.assert_allclose(*results, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    "inner",
+    [lambda: K.RMSprop(0.1, momentum=0.5), lambda: K.Adadelta(0.1)],
+    ids=["rmsprop", "adadelta"],
+)
+def test_rows_reach_every_optimizer_under_xla(inner):
+    """Rows at other places in each step do what a dense gradient does."""
+
+    def trained(sparse):
+        optimizer = ClippedOptimizer(inner(), global_clipnorm=1.0)
+        v = keras.Variable(np.zeros((4, 2), "f4"))
+        optimizer.build([v])
+
+        @tf.function(jit_compile=sparse)
+        def step(indices):
+            g = tf.IndexedSlices(tf.ones((3, 2)), indices, tf.constant([4, 2]))
+            optimizer.apply([g if sparse else tf.convert_to_tensor(g)], [v])
+
+        for indices in ([2, 2, 1], [3, 3, 3], [1, 0, 2]):
+            step(tf.constant(indices))
+        return v.numpy()
+
+    np.testing.assert_allclose(
+        trained(True), trained(False), rtol=1e-5, atol=1e-8
+    )
+
+
 def test_sparse_gradients_stay_sparse():
     """The inner optimizer gets IndexedSlices, one row for each index."""
     seen = []
