@@ -161,7 +161,12 @@ def _order_length(x, order, axis):
     # A count, extremes and sums of sizes overflow only where the norm does; a
     # scale would flush the entries or rows that are the smallest.
     m = scale_of(x, axis) if order in (2, -2, "nuc") else 1
-    return m * kops.norm(x / m, ord=order, axis=axis, keepdims=True)
+    out = m * kops.norm(x / m, ord=order, axis=axis, keepdims=True)
+    if order in (0, 2, -2, "nuc"):
+        return out
+    # XLA's extremes leave NaN out.
+    missing = kops.any(kops.isnan(x), axis=axis, keepdims=True)
+    return kops.where(missing, kops.full_like(out, math.nan), out)
 
 
 def _checked_axis(x, order, axis):

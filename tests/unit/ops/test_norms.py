@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from stablekeras import ops
+from tests.accuracy.backends import MODES, derivatives
 from tests.unit.ops.calculus import INF, slope, value
 
 pytestmark = pytest.mark.backends
@@ -233,3 +234,21 @@ def test_a_share_that_is_flushed_has_a_gradient():
     function = lambda x: ops.normalize(x, order=1)  # noqa: E731
     got = slope(function, [[1e-30, 1e20]], [1.0, 2.0])
     assert got[0, 0] == pytest.approx(-1e-20, rel=1e-6, abs=0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("order", [1, 2, 3, -1, INF, -INF])
+def test_nan_is_not_left_out_of_a_norm(order, mode):
+    """What a program's largest and smallest numbers pass over is seen."""
+    x = np.float32([[1.0, np.nan, 2.0], [1.0, 3.0, 2.0]])
+    got = derivatives(
+        lambda x: ops.norm(x, ord=order, axis=-1), [x], 1.0, mode, second=False
+    )[0][0]
+    assert np.isnan(got).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("order", [1, -1, INF, -INF])
+def test_nan_is_not_left_out_of_a_matrix_norm(order):
+    """Nor in sums of rows and columns."""
+    x = np.float32([[1.0, np.nan], [1.0, 3.0]])
+    assert np.isnan(np.asarray(ops.norm(x, ord=order)))
