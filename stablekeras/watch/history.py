@@ -45,16 +45,16 @@ def show_clipping(logs, model, skipped):
 
     Args:
         logs: Dictionary, changed; what a step logs itself under the same name
-            stays.
+            stays, unless it is what the optimizer says.
         model: The compiled model.
         skipped: Number of steps the watch skipped before the optimizer saw
             them.
     """
     shown = clipping_logs(getattr(model, "optimizer", None))
-    if "skipped_steps" in shown:
-        shown["skipped_steps"] += skipped
     for name, value in shown.items():
-        logs.setdefault(name, value)
+        # A LogClipping before the watch knows only of the optimizer's skips.
+        if logs.get(name, value) == value:
+            logs[name] = value + (skipped if name == "skipped_steps" else 0)
 
 
 def check_clipping(model):

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 from stablekeras import NaNWatch
 from stablekeras.optimizers import ClippedOptimizer, LogClipping
@@ -37,11 +38,13 @@ def test_skipped_steps_are_shown_as_they_add_up():
     assert min(history["grad_norm"]) > 0.1
 
 
-def test_a_count_that_knows_more_is_kept():
-    """A watch before it counts steps that never came to the optimizer."""
+@pytest.mark.parametrize("first", [True, False])
+def test_a_count_that_knows_more_is_kept(first):
+    """A watch counts steps that never came to the optimizer, in any order."""
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     watch = NaNWatch("skip", directory=None, diagnose=False, verbose=0)
-    history = logs_of(compiled(model), [watch, LogClipping()])
+    callbacks = [watch, LogClipping()] if first else [LogClipping(), watch]
+    history = logs_of(compiled(model), callbacks)
     assert history["skipped_steps"] == [1.0, 2.0]
     assert model.optimizer.report()["skipped"] == 0
 
