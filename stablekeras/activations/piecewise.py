@@ -462,6 +462,8 @@ def sparsemax(x, axis=-1):
     dtype, (x,) = to_compute(x)
     check_axis(x, axis)
     peak = kops.stop_gradient(largest(x, axis))
+    # XLA's maximum passes over NaN.
+    missing = kops.any(kops.isnan(x), axis=axis, keepdims=True)
     infinite = kops.equal(kops.abs(peak), math.inf)
     limit = kops.where(kops.equal(x, peak), 0.0, -math.inf)
     x = kops.where(infinite, limit, x)
@@ -484,4 +486,5 @@ def sparsemax(x, axis=-1):
     cut = (kops.sum(s, axis=axis, keepdims=True) - 1) / count
     out = kops.where(support, s - cut, 0.0)
     out = kops.where(kops.equal(peak, -math.inf), 0.0, out)
-    return kops.cast(kops.where(kops.isnan(peak), peak, out), dtype)
+    nan = kops.full_like(out, math.nan)
+    return kops.cast(kops.where(missing, nan, out), dtype)

@@ -47,6 +47,15 @@ def _shares(x, peak, axis):
     return rest, kops.where(more < 0, 0.0, more), base
 
 
+def _empty(peak, total):
+    """Whether a row has no part, by its peak and a sum that NaN would reach.
+
+    XLA's maximum passes over NaN: of nothing else it is minus infinity.
+    """
+    low = kops.equal(peak, -math.inf)
+    return kops.logical_and(low, kops.logical_not(kops.isnan(total)))
+
+
 @stable
 def logsumexp(x, axis=None, keepdims=False, *, where=None):
     """Compute `log(sum(exp(x)))`.
@@ -83,7 +92,7 @@ def logsumexp(x, axis=None, keepdims=False, *, where=None):
         chosen = kops.logical_and(where, kops.ones_like(x, "bool"))
         chosen = kops.any(chosen, axis=axis, keepdims=True)
         nothing = kops.where(chosen, nothing, kops.zeros_like(peak))
-    out = kops.where(kops.equal(peak, -math.inf), nothing, log + base)
+    out = kops.where(_empty(peak, rest), nothing, log + base)
     if not keepdims:
         out = kops.sum(out, axis=axis)  # over dimensions of size one
     out = kops.cast(out, dtype)
@@ -123,7 +132,7 @@ def logmeanexp(x, axis=None, keepdims=False):
     near = gap > -0.5
     far = kops.log(kops.where(near, 1.0, (1 + more + rest) / count))
     log = kops.where(near, log1p_kernel(kops.where(near, gap, 0.0)), far)
-    out = kops.where(kops.equal(peak, -math.inf), -math.inf, log + base)
+    out = kops.where(_empty(peak, rest), -math.inf, log + base)
     if not keepdims:
         out = kops.sum(out, axis=axis)  # over dimensions of size one
     return kops.cast(out, dtype)
@@ -143,7 +152,8 @@ def _unless(empty, x):
 
 
 def _softmax_value(x, axis):
-    empty = kops.equal(_peak(x, axis), -math.inf)
+    total = kops.stop_gradient(kops.sum(x, axis=axis, keepdims=True))
+    empty = _empty(_peak(x, axis), total)
     # Infinite entries share.
     x = at_most(x, finfo(x.dtype).max)
     if rank_of(x) is None:  # Keras' own asks for it
@@ -154,8 +164,8 @@ def _softmax_value(x, axis):
 
 def _log_softmax_value(x, axis):
     peak = _peak(x, axis)
-    empty = kops.equal(peak, -math.inf)
-    base = kops.where(empty, 0.0, at_most(peak, finfo(x.dtype).max))
+    low = kops.equal(peak, -math.inf)
+    base = kops.where(low, 0.0, at_most(peak, finfo(x.dtype).max))
     # 0 at the peak even where it is infinite.
     z = at_most(x - base, 0.0)
     # The peaks are 1, all else is less. They are counted, not added, so that
@@ -164,6 +174,7 @@ def _log_softmax_value(x, axis):
     top = kops.floor(e)
     more = kops.sum(top, axis=axis, keepdims=True) - 1
     rest = kops.sum(e - top, axis=axis, keepdims=True)
+    empty = _empty(peak, rest)
     log = kops.log1p(rest + kops.where(empty, 0.0, more))
     return _unless(empty, z - log)
 

@@ -225,3 +225,12 @@ def test_squareplus_keeps_its_digits_far_below_zero():
     """It is 1 / |x| there, which graphs compute in half the digits."""
     for got, _, _ in _every_mode(activations.squareplus, -1.4931166e35):
         assert got == pytest.approx(1 / 1.4931166e35, rel=1e-6, abs=0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_sparsemax_does_not_pass_over_nan(mode):
+    """One NaN in a row makes the row NaN, wherever it stands."""
+    x = np.float32([[NAN, 1.0], [1.0, NAN], [NAN, NAN], [1.0, 0.5]])
+    got = derivatives(activations.sparsemax, [x], 1.0, mode, second=False)
+    missing = np.isnan(got[0][0]).any(-1)
+    assert missing.tolist() == [True, True, True, False]

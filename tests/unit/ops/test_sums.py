@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from stablekeras import ops
+from tests.accuracy.backends import MODES, derivatives
 from tests.unit.ops.calculus import INF, NAN, slope, value
 
 pytestmark = pytest.mark.backends
@@ -153,3 +154,17 @@ def test_the_mean_of_equal_entries_is_that_entry(count):
     rows = np.full((1, count), 0.011, "float32")
     got = value(lambda x: ops.logmeanexp(x, axis=-1), rows)
     assert np.ravel(got).tolist() == [np.float32(0.011)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "function", [ops.logsumexp, ops.logmeanexp, ops.softmax, ops.log_softmax]
+)
+def test_a_row_of_nan_is_not_an_empty_one(function, mode):
+    """XLA finds the maximum of nothing in one; the answer is NaN."""
+    x = np.float32([[NAN, NAN, NAN], [-INF, NAN, -INF], [1.0, 2.0, 3.0]])
+    got = derivatives(
+        lambda x: function(x, axis=-1), [x], 1.0, mode, second=False
+    )[0][0]
+    missing = np.isnan(got.reshape(3, -1)).any(-1)
+    assert missing.tolist() == [True, True, False]
