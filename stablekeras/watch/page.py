@@ -7,8 +7,6 @@ import pathlib
 
 import numpy as np
 
-from stablekeras.watch.report import replay_command
-
 __all__ = ["Curve", "render"]
 
 _TEMPLATE = pathlib.Path(__file__).with_name("page.html.j2")
@@ -79,7 +77,6 @@ def render(incident, *, badness=(), history=None, versions=None):
     ]
     return template.render(
         incident=incident,
-        replay=replay_command(incident) if incident.path else None,
         d=incident.diagnosis,
         heat=_heat(badness),
         hidden_layers=max(0, len({b[0] for b in badness}) - _LAYERS),

@@ -8,6 +8,7 @@ A stage takes one record and returns the next; none changes one.
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -194,6 +195,12 @@ class Incident:
         if "divergence" in self.tripped and self.action == "stop":
             return "Training stopped; weights are the last ones, still finite."
         return _OUTCOMES[self.action]
+
+    @property
+    def replay_command(self):
+        """The line for a shell that replays the incident, quoted."""
+        folder = shlex.quote(self.path) if self.path else "FOLDER"
+        return f"python -m stablekeras replay {folder}"
 
 
 _OUTCOMES = {

@@ -1,14 +1,12 @@
 """An incident told to a person: one line, or one screen in the terminal."""
 
-import shlex
-
 from rich import box
 from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["headline", "replay_command", "screen", "show"]
+__all__ = ["headline", "screen", "show"]
 
 _SAMPLES_SHOWN = 12
 _CHAIN_SHOWN = 8
@@ -39,7 +37,7 @@ def headline(incident):
         parts.append(f"Fix: {d.remedy}")
     parts.append(incident.outcome)
     if incident.path and incident.batch is not None:
-        parts.append(f"Replay: {replay_command(incident)}")
+        parts.append(f"Replay: {incident.replay_command}")
     return " ".join(parts)
 
 
@@ -116,13 +114,8 @@ def _facts(incident):
     if incident.path:
         table.add_row("folder", incident.path)
     if incident.path and incident.batch is not None:
-        table.add_row("replay", replay_command(incident))
+        table.add_row("replay", incident.replay_command)
     return table
-
-
-def replay_command(incident):
-    """Returns the line for a shell that replays a recorded incident."""
-    return f"python -m stablekeras replay {shlex.quote(str(incident.path))}"
 
 
 def _spaced(*parts, by=" "):
