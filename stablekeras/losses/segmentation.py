@@ -36,7 +36,7 @@ def dice(y_true, y_pred, axis=None):
         ValueError: If the shapes differ.
 
     Accuracy: worst ULP 0.4 in float16, 0.4 in bfloat16, 0.9 in float32, 1.0 in
-        float64; gradient 0.3, 0.3, 2.2, 2.1.
+        float64; gradient 0.3, 0.3, 3.4, 2.3.
     Gradient: finite everywhere, empty images included.
 
     Example:
@@ -76,7 +76,7 @@ def tversky(y_true, y_pred, alpha=0.5, beta=0.5, axis=None):
         ValueError: If the shapes differ or a weight is negative.
 
     Accuracy: worst ULP 0.1 in float16, 0.0 in bfloat16, 0.6 in float32, 0.4 in
-        float64; gradient 0.3, 0.2, 2.0, 2.7.
+        float64; gradient 0.3, 0.2, 3.0, 2.7.
     Gradient: finite everywhere, empty images included.
 
     Example:
