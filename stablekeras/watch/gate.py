@@ -29,6 +29,7 @@ from stablekeras.graphs.sums import (
     values,
 )
 from stablekeras.graphs.xla import under_xla
+from stablekeras.watch.accumulators import to_survive, windows
 from stablekeras.watch.records import GRADIENT, SCALE, STATE, UPDATE
 
 __all__ = ["ENTERED", "OVERFLOW", "Gate", "counter", "gate_of"]
@@ -167,8 +168,13 @@ class Gate:
                 saved = [resources.read(r) for r in refs]
                 update()
                 with tf.control_dependencies([]):
+                    found = windows([optimizer])
                     after = _all_finite(
-                        [resources.read(r) for r in refs if r.dtype.is_floating]
+                        [
+                            to_survive(r, found)
+                            for r in refs
+                            if r.dtype.is_floating
+                        ]
                     )
 
                 def undo():

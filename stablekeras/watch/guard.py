@@ -30,6 +30,7 @@ from stablekeras.graphs.sums import half_square, presence, total_of, values
 from stablekeras.graphs.traced_step import TracedStep, loss_of
 from stablekeras.graphs.train_function import is_distributed
 from stablekeras.graphs.xla import settled, under_xla
+from stablekeras.watch.accumulators import to_survive, windows
 from stablekeras.watch.loss_scales import (
     scales_before,
     search_or,
@@ -213,8 +214,9 @@ class Transaction:
 
     def _state_total(self, written, kind=STATE | UPDATE):
         kinds = self._must_be_finite()
+        found = windows(self.optimizers) if self._trial else {}
         parts = [
-            presence(settled(resources.read(v)))
+            presence(settled(to_survive(v, found)))
             for v in written
             if v.dtype.is_floating and kinds.get(id(v.handle), 0) & kind
         ]
@@ -344,7 +346,7 @@ class Transaction:
             else:
                 logs = replica(data)
         told.sort(key=lambda one: one[0])
-        kinds = self._must_be_finite()
+        kinds, found = self._must_be_finite(), windows(self.optimizers)
         bad_loss, bad_gradient, final = told[0][1][:3]
         bits = LOSS * int(bad_loss > 0) + GRADIENT * int(bad_gradient > 0)
         overflow = 0
@@ -358,7 +360,7 @@ class Transaction:
         for key, (ref, _) in saved.items():
             kind = kinds.get(key, 0) if ref.dtype.is_floating else 0
             if kind & ~bits:
-                bits |= 0 if _all_finite(resources.read(ref)) else kind
+                bits |= 0 if _all_finite(to_survive(ref, found)) else kind
         if bits & ~UPDATE:  # The update only carried it on.
             bits &= ~UPDATE
         if bits:
