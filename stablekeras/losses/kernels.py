@@ -10,6 +10,7 @@ import math
 import keras
 from keras import ops as kops
 
+from stablekeras.losses.totals import entries, total
 from stablekeras.ops.elementary import log1p_kernel, tanh_kernel
 from stablekeras.ops.gradient import custom_gradient, with_pullback
 from stablekeras.ops.precision import at_least, at_most, finfo
@@ -321,20 +322,20 @@ def overlap_loss(y, p, alpha, beta, epsilon, axis):
     value nor the gradient subtracts what cancels, for `y`, `p` in [0, 1].
     """
 
-    def total(x):
-        return kops.sum(x, axis=axis, keepdims=True)
+    def whole_of(x):
+        return total(x, axis, keepdims=True)
 
     def sums(y, p):
         z = y * p
         # For a label of 0 or 1 all of these round at most once.
         if alpha == beta:
-            apart = alpha * total(y + p * (1 - 2 * y))
+            apart = alpha * whole_of(y + p * (1 - 2 * y))
         else:
-            apart = alpha * total(y - z) + beta * total(p - z)
-        return total(z), apart + epsilon
+            apart = alpha * whole_of(y - z) + beta * whole_of(p - z)
+        return whole_of(z), apart + epsilon
 
     # The part of an entry in its own sums, which cancels, shows among few.
-    few = 0 < _entries(y.shape, axis) <= 64
+    few = 0 < entries(y.shape, axis) <= 64
 
     @custom_gradient
     def loss(y, p):
@@ -349,8 +350,8 @@ def overlap_loss(y, p, alpha, beta, epsilon, axis):
                 scale = upstream / whole / whole
 
                 def lone(x, z, weight, other):
-                    rest = x * (other * total(x) + epsilon)
-                    return scale * (weight * _spread(x, z, t, total) - rest)
+                    rest = x * (other * whole_of(x) + epsilon)
+                    return scale * (weight * _spread(x, z, t, whole_of) - rest)
 
                 return lone(p_, y_, alpha, beta), lone(y_, p_, beta, alpha)
             t, a = upstream * t / whole / whole, upstream * a / whole / whole
@@ -368,23 +369,16 @@ def overlap_loss(y, p, alpha, beta, epsilon, axis):
     return kops.squeeze(out, axis=axis)
 
 
-def _entries(shape, axis):
-    """Returns how many entries a sum has, 0 if that is not known."""
-    axes = range(len(shape)) if axis is None else axis
-    sizes = [shape[i] for i in ((axes,) if isinstance(axes, int) else axes)]
-    return 0 if None in sizes else math.prod(sizes)
-
-
-def _spread(x, z, t, total):
+def _spread(x, z, t, whole_of):
     """Computes `t - x sum(z)` for `t = sum(x z)`: the sum of `z (x' - x)`.
 
     The mean is taken out of `x` first: what all entries share cancels before
     it is rounded.
     """
-    weight = total(z)
+    weight = whole_of(z)
     mean = t / kops.where(kops.equal(weight, 0), 1.0, weight)
     mean = kops.stop_gradient(mean)
-    return total(z * (x - mean)) - (x - mean) * weight
+    return whole_of(z * (x - mean)) - (x - mean) * weight
 
 
 def rest_sums(x, axis):

@@ -3,6 +3,7 @@
 import keras
 from keras import ops as kops
 
+from stablekeras.losses.totals import total
 from stablekeras.ops.gradient import custom_gradient
 from stablekeras.ops.precision import at_least
 
@@ -51,9 +52,9 @@ def mean(values, axis=-1, rescaled=None, operands=()):
         terms, operands = values, operands or (values,)
     else:
         terms = values(*operands)
-    total = kops.sum(terms, axis=axis)
-    count = at_least(kops.cast(_count(terms, axis), total.dtype), 1.0)
-    plain = total / count
+    whole = total(terms, axis)
+    count = at_least(kops.cast(_count(terms, axis), whole.dtype), 1.0)
+    plain = whole / count
     if rescaled is None:
 
         def rescaled(scale, *operands):
