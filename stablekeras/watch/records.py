@@ -198,9 +198,10 @@ class Incident:
 
     @property
     def replay_command(self):
-        """The line for a shell that replays the incident, quoted."""
-        folder = shlex.quote(self.path) if self.path else "FOLDER"
-        return f"python -m stablekeras replay {folder}"
+        """The line for a shell that replays it; `None` without a folder."""
+        if self.path is None:
+            return None
+        return f"python -m stablekeras replay {shlex.quote(self.path)}"
 
 
 _OUTCOMES = {

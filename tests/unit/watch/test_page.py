@@ -123,6 +123,10 @@ def test_the_command_to_replay_can_be_pasted(incident):
     incident = dataclasses.replace(incident, path="my incidents/$x")
     line = "python -m stablekeras replay 'my incidents/$x'"
     assert line in "".join(_Reader(render(incident)).text)
+    # Written into the folder before that has its name.
+    incident = dataclasses.replace(incident, path=None)
+    text = "".join(_Reader(render(incident)).text)
+    assert "replay <the folder of this page>" in text
 
 
 def test_missing_jinja2_costs_only_the_page(incident, monkeypatch):
