@@ -5,7 +5,12 @@ from keras import ops
 
 from stablekeras.errors import VersionError
 
-__all__ = ["Accumulation", "check_inner", "squares_gradients"]
+__all__ = [
+    "Accumulation",
+    "accumulators_of",
+    "check_inner",
+    "squares_gradients",
+]
 
 _CLIP_SETTINGS = ("global_clipnorm", "clipnorm", "clipvalue")
 
@@ -90,6 +95,13 @@ def squares_gradients(inner):
     return not all(isinstance(x, without) for x in _members(inner))
 
 
+def accumulators_of(inner):
+    """Returns the variables in which an optimizer accumulates gradients."""
+    return [
+        v for v in inner.variables if v.name.endswith("gradient_accumulator")
+    ]
+
+
 class Accumulation:
     """The gradient accumulation of the inner optimizer, seen from outside.
 
@@ -119,11 +131,12 @@ class Accumulation:
         if not inner.gradient_accumulation_steps:
             return None
 
-        def named(suffix):
-            return [v for v in inner.variables if v.name.endswith(suffix)]
-
-        accumulators = named("gradient_accumulator")
-        iterations = [v for v in named("iteration") if v.shape == ()]
+        accumulators = accumulators_of(inner)
+        iterations = [
+            v
+            for v in inner.variables
+            if v.name.endswith("iteration") and v.shape == ()
+        ]
         if len(accumulators) != len(variables) or len(iterations) != 1:
             raise VersionError(
                 "The accumulators of the inner optimizer must be among its "

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from stablekeras.graphs import resources
 from stablekeras.optimizers.clipped_optimizer import ClippedOptimizer
-from stablekeras.optimizers.inner import squares_gradients
+from stablekeras.optimizers.inner import accumulators_of, squares_gradients
 
 __all__ = ["to_survive", "windows"]
 
@@ -33,9 +33,8 @@ def windows(optimizers):
         if isinstance(optimizer, ClippedOptimizer) or not steps:
             continue
         if squares_gradients(optimizer):
-            for v in optimizer.variables:
-                if v.name.endswith("gradient_accumulator"):
-                    found.update((id(h), steps) for h in resources.handles(v))
+            for v in accumulators_of(optimizer):
+                found.update((id(h), steps) for h in resources.handles(v))
     return found
 
 
