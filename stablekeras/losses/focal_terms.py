@@ -19,7 +19,8 @@ from stablekeras.losses.kernels import (
     smooth_chances,
     smooth_sides,
 )
-from stablekeras.losses.pairs import LN2, LN2_REST, Pair, log_parts
+from stablekeras.losses.pairs import Pair, log_parts
+from stablekeras.ops.elementary import LN2
 from stablekeras.ops.gradient import no_gradient, remembered, with_pullback
 from stablekeras.ops.precision import at_least, at_most, exact_number
 
@@ -137,13 +138,14 @@ def _exact_bend(y, p, gamma, smoothing):
     log_q = log1p_accurate(-p)
     clamped = at_least(p, clamp_floor(p))
     whole, part = log_parts(clamped)
+    ln2, rest = LN2
     dtype = keras.backend.standardize_dtype(p.dtype)
     if dtype == "float32" and keras.config.backend() == "tensorflow":
         y, p, clamped, whole, part, log_q = (
             kops.cast(x, "float64") for x in (y, p, clamped, whole, part, log_q)
         )
         gamma = exact_number(gamma, "float64")
-        log_p = whole * LN2 + part
+        log_p = whole * ln2 + part
         y = smooth_chances(y, smoothing)
         bend = _difference(y, p, clamped, log_p, log_q, gamma)
         bend = kops.cast(bend, dtype)
@@ -152,7 +154,7 @@ def _exact_bend(y, p, gamma, smoothing):
         y, p, clamped, whole, part, log_q = map(
             Pair, (y, p, clamped, whole, part, log_q)
         )
-        log_p = whole * LN2 + (whole * LN2_REST + part)
+        log_p = whole * ln2 + (whole * rest + part)
         y = smooth_chances(y, smoothing)
         bend = _difference(y, p, clamped, log_p, log_q, gamma).total()
     return kops.where(other, -bend, bend)

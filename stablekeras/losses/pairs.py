@@ -1,7 +1,5 @@
 """Numbers in two parts, which hold twice the digits of one."""
 
-import math
-
 import keras
 import numpy as np
 from keras import ops as kops
@@ -9,10 +7,8 @@ from keras import ops as kops
 from stablekeras.losses.twofold import two_sum
 from stablekeras.ops.precision import exact_number
 
-__all__ = ["LN2", "LN2_REST", "Pair", "log_parts"]
+__all__ = ["Pair", "log_parts"]
 
-# The logarithm of 2, rounded, and what that lost.
-LN2, LN2_REST = math.log(2), 2.3190468138462996e-17
 # dtype: the integers of its size, the bits of sqrt(1/2), those of a fraction
 _BITS = {
     "float32": ("int32", 0x3F3504F3, 23),

@@ -21,6 +21,7 @@ from stablekeras.ops.precision import answered
 from stablekeras.ops.symbolic import stable
 
 __all__ = [
+    "LN2",
     "expm1",
     "horner",
     "log1p",
@@ -32,6 +33,9 @@ __all__ = [
     "twice_atanh",
     "x_coth_minus_one",
 ]
+
+# The logarithm of 2, rounded, and what that lost.
+LN2 = (0.6931471805599453, 2.3190468138462996e-17)
 
 
 def horner(coefficients, x):

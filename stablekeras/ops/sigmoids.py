@@ -10,6 +10,7 @@ import math
 from keras import ops as kops
 
 from stablekeras.ops.elementary import (
+    LN2,
     expm1_kernel,
     horner,
     log1p_near,
@@ -115,13 +116,10 @@ logit_kernel = with_derivative(
 )
 
 
-_LN2 = (0.6931471805599453, 2.3190468138462996e-17)
-
-
 def _softplus_inverse_value(x):
     # Near its zero at log(2) the sum would cancel. There, with the distance
     # d, it is log(1 + 2 (exp(d) - 1)).
-    high, low = split(_LN2, x)
+    high, low = split(LN2, x)
     d = (x - high) - low
     near = kops.abs(d) < 0.25
     e = expm1_kernel(kops.where(near, d, -x))
